@@ -1,0 +1,189 @@
+"""Path -> Clip: decode anything, mix to mono by one rule, resample; in blocks, so that length does not matter.
+
+soundfile (libsndfile) decodes what it can, PyAV (FFmpeg) the rest: m4a, aac, wma, webm, the sound of a video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from engine.errors import AudioError
+from engine.types import Clip, FloatArray
+
+#: The mono rule decides once a block; blocks lie on a fixed grid, so one file always gives one signal.
+BLOCK_S = 10.0
+MAX_BLOCK_VALUES = 4_000_000
+#: A mean of channels this far below the loudest channel means that they cancel each other.
+ANTI_PHASE_DB = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An opened file: ``blocks()`` yields float32 ``[frames, channels]`` on the block grid."""
+
+    blocks: Callable[[], Iterator[FloatArray]]
+    sample_rate_hz: int
+    channels: int
+    format: str
+
+
+def open_clip(path: Path, sample_rate_hz: int) -> Clip:
+    """Open a sound for streaming at ``sample_rate_hz``, mono.
+
+    Mono is the mean of the channels; in blocks (10 s) where the mean falls 20 dB below the loudest channel
+    (anti-phase), the loudest channel is taken. Resampling is soxr HQ. The same file always gives the same samples.
+
+    Raises ``AudioError`` here if the file can't be opened, and from ``Clip.blocks`` if it breaks further on.
+    """
+    source = _open_soundfile(path) or _open_av(path)
+    blocks = _resample(_mono(source.blocks(), path), source.sample_rate_hz, sample_rate_hz)
+    return Clip(blocks, sample_rate_hz, source.sample_rate_hz, source.channels, source.format)
+
+
+def read_samples(path: Path, sample_rate_hz: int) -> FloatArray:
+    """A whole short file as ``[n]`` mono samples at ``sample_rate_hz``. Raises ``AudioError``."""
+    parts = list(open_clip(path, sample_rate_hz).blocks)
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def _open_soundfile(path: Path) -> _Source | None:
+    """The file through libsndfile, or None where it does not know the format."""
+    _check_readable(path)
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError):
+        return None
+    frames = block_frames(file.samplerate, file.channels)
+
+    def blocks() -> Iterator[FloatArray]:
+        with file:
+            while True:
+                try:
+                    block = file.read(frames, dtype="float32", always_2d=True)
+                except (soundfile.LibsndfileError, RuntimeError) as error:
+                    raise _broken(path, error) from error
+                if not len(block):
+                    return
+                yield block
+
+    return _Source(blocks, file.samplerate, file.channels, file.format.lower())
+
+
+def _check_readable(path: Path) -> None:
+    """Raise ``AudioError`` in words for what the decoders would only call a system error."""
+    try:
+        with path.open("rb") as stream:
+            if not stream.read(1):
+                raise AudioError("an empty file (0 bytes)", "a sound", "copy it again from its source, or delete it")
+    except OSError as error:
+        raise AudioError(
+            f"{error.strerror or error}", "a readable file", "check the path and its permissions"
+        ) from error
+
+
+def block_frames(sample_rate_hz: int, channels: int) -> int:
+    """Frames in one block of the grid: 10 s, less where many channels at a high rate would take too much memory."""
+    return max(1, min(round(BLOCK_S * sample_rate_hz), MAX_BLOCK_VALUES // max(1, channels)))
+
+
+def _open_av(path: Path) -> _Source:
+    """The file's first sound track through FFmpeg. Raises ``AudioError``."""
+    import av  # slow to import, and most libraries never need it
+
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        raise AudioError(
+            "a file that neither libsndfile nor FFmpeg can read", "a sound or a video", f"convert it ({error})"
+        ) from error
+    stream = next(iter(container.streams.audio), None)
+    if stream is None or not stream.rate:
+        container.close()
+        raise AudioError("no sound track", "a sound, or a video with sound", "leave it out")
+    rate, channels = int(stream.rate), int(stream.channels)
+
+    def blocks() -> Iterator[FloatArray]:
+        with container:
+            try:
+                yield from _regrid(_av_frames(container, stream), block_frames(rate, channels))
+            except av.error.FFmpegError as error:
+                raise _broken(path, error) from error
+
+    return _Source(blocks, rate, channels, container.format.name.split(",")[0])
+
+
+def _av_frames(container: Any, stream: Any) -> Iterator[FloatArray]:
+    """Decoded frames ``[frames, channels]`` float32, at the stream's own rate."""
+    import av
+
+    to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
+    for frame in container.decode(stream):
+        frame.pts = None  # gaps in time stamps are no reason to drop sound
+        for part in to_float.resample(frame):
+            yield np.ascontiguousarray(part.to_ndarray().T, dtype=np.float32)
+    for part in to_float.resample(None):
+        yield np.ascontiguousarray(part.to_ndarray().T, dtype=np.float32)
+
+
+def _regrid(parts: Iterator[FloatArray], frames: int) -> Iterator[FloatArray]:
+    """The same signal in blocks of exactly ``frames``, the last one shorter."""
+    held: list[FloatArray] = []
+    count = 0
+    for part in parts:
+        held.append(part)
+        count += len(part)
+        if count >= frames:
+            joined = np.concatenate(held)
+            full = count - count % frames
+            yield from (joined[start : start + frames] for start in range(0, full, frames))
+            held, count = [joined[full:]], count - full
+    if count:
+        yield np.concatenate(held)
+
+
+def _mono(blocks: Iterator[FloatArray], path: Path) -> Iterator[FloatArray]:
+    """The mean of the channels, or the loudest channel where they cancel. Raises on NaN and infinity."""
+    heard: NDArray[np.float64] | None = None
+    for block in blocks:
+        # float64 sums: a float32 sum of squares of huge samples could overflow to infinity.
+        energy = np.einsum("ij,ij->j", block, block, dtype=np.float64)
+        if not np.isfinite(energy).all():
+            raise AudioError(
+                f"samples that are not numbers (NaN or infinity) in {path.name}", "finite samples", "render it again"
+            )
+        if block.shape[1] == 1:
+            yield block[:, 0]
+            continue
+        heard = energy if heard is None else heard + energy
+        mean = block.mean(axis=1, dtype=np.float32)
+        floor = energy.max() * 10 ** (-ANTI_PHASE_DB / 10)
+        cancelled = float(np.dot(mean, mean)) < floor
+        # The loudest so far, not of this block: two equal channels must not swap from block to block.
+        yield block[:, int(np.argmax(heard))] if cancelled else mean
+
+
+def _resample(blocks: Iterator[FloatArray], source_hz: int, target_hz: int) -> Iterator[FloatArray]:
+    """The same signal at ``target_hz``, streaming."""
+    if source_hz == target_hz:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(source_hz, target_hz, 1, dtype="float32", quality="HQ")
+    with closing(cast("Any", blocks)):
+        for block in blocks:
+            if len(out := stream.resample_chunk(np.ascontiguousarray(block))):
+                yield out
+    if len(out := stream.resample_chunk(np.empty(0, np.float32), last=True)):
+        yield out
+
+
+def _broken(path: Path, error: Exception) -> AudioError:
+    return AudioError(f"a file that breaks off while decoding ({error})", "a whole file", f"copy {path.name} again")

@@ -1,0 +1,243 @@
+"""A model on disk: ``manifest.json`` beside its ONNX graphs, its tokenizer and golden outputs.
+
+A bundle folder holds::
+
+    manifest.json    what this module reads (format 1, below)
+    audio.onnx       ``samples [batch, window_samples] float32 -> embedding [batch, dim] float32``
+    text.onnx        ``input_ids [batch, tokens] int64, attention_mask [batch, tokens] int64 -> embedding [batch, dim]``
+    tokenizer.json   Hugging Face ``tokenizers`` file; padding and truncation are set by the encoder
+    golden.npz       audio_samples [n, window_samples], audio_vectors [n, dim], texts [m] str, text_vectors [m, dim]
+    README.md        the model card
+
+Either tower may be absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from engine.errors import BundleError, ManifestError
+from engine.types import Pad, Space
+
+MANIFEST_FORMAT = 1
+STARTER_DIR = Path(__file__).parent / "starter"
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTower:
+    """How the audio graph wants to be fed."""
+
+    graph: str
+    sample_rate_hz: int
+    window_s: float
+    hop_s: float
+    pad: Pad
+
+
+@dataclass(frozen=True, slots=True)
+class TextTower:
+    """How the text graph wants to be fed."""
+
+    graph: str
+    tokenizer: str
+    max_tokens: int
+    languages: tuple[str, ...]
+    lowercase: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Score to relevance: ``relevance = 1 / (1 + exp(-(slope * cosine + intercept)))``.
+
+    ``cutoff`` is the relevance below which the answer is "nothing sounds like that".
+    """
+
+    slope: float
+    intercept: float
+    cutoff: float
+
+    def relevance(self, score: float) -> float:
+        """The calibrated chance, 0..1, that a sound at this cosine is what was asked for."""
+        return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, self.slope * score + self.intercept))))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The validated content of ``manifest.json``.
+
+    ``calibration`` has one entry for each kind of query: ``text`` and ``audio`` (sound against sound).
+    ``files`` maps each file to its sha256. ``extra`` keeps what this version does not know (parity figures, credits).
+    """
+
+    name: str
+    space_id: str
+    dim: int
+    precision: str
+    audio: AudioTower | None
+    text: TextTower | None
+    calibration: dict[str, Calibration]
+    files: dict[str, str]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def space(self) -> Space:
+        """The space of the audio tower. Raises ``BundleError`` for a bundle without one."""
+        if self.audio is None:
+            raise BundleError(f"bundle {self.name} without an audio tower", "one", "choose another bundle")
+        tower = self.audio
+        return Space(self.space_id, self.dim, tower.sample_rate_hz, tower.window_s, tower.hop_s, tower.pad)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle folder whose manifest has been read and validated."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, name: str) -> Path:
+        """A file of the bundle. Raises ``BundleError`` if it is not there."""
+        path = self.folder / name
+        if not path.is_file():
+            raise BundleError(f"no {name} in {self.folder}", "a whole bundle", "pull or export it again")
+        return path
+
+    def verify(self) -> None:
+        """Check the sha256 of every file. Raises ``BundleError`` naming the first that differs."""
+        for name, expected in self.manifest.files.items():
+            if (found := file_sha256(self.path(name))) != expected:
+                raise BundleError(
+                    f"{name} with sha256 {found[:12]}…", f"{expected[:12]}…", "the file changed: pull the bundle again"
+                )
+
+
+def open_bundle(name_or_folder: str | Path, bundles_dir: Path | None = None) -> Bundle:
+    """Open a bundle by folder, or by name: ``starter``, or one registered in ``bundles_dir``.
+
+    Raises ``BundleError`` listing the known names, ``ManifestError`` if the manifest can't be used.
+    """
+    known = known_bundles(bundles_dir)
+    folder = known.get(str(name_or_folder), Path(name_or_folder))
+    if not (folder / "manifest.json").is_file():
+        raise BundleError(
+            f"no bundle {str(name_or_folder)!r}",
+            f"a folder with manifest.json, or one of: {', '.join(sorted(known))}",
+            "see `earshot bundle list`",
+        )
+    return Bundle(folder, read_manifest(folder / "manifest.json"))
+
+
+def known_bundles(bundles_dir: Path | None = None) -> dict[str, Path]:
+    """Name -> folder of the starter and of every bundle registered in ``bundles_dir``."""
+    known = {"starter": STARTER_DIR}
+    if bundles_dir is not None and bundles_dir.is_dir():
+        known |= {p.parent.name: p.parent for p in sorted(bundles_dir.glob("*/manifest.json"))}
+    return known
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and validate ``manifest.json``. Raises ``ManifestError``: found, expected, what to do."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path} ({error})", "a JSON manifest", "pull or export the bundle again") from error
+    if not isinstance(raw, dict) or raw.get("format") != MANIFEST_FORMAT:
+        found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+        raise ManifestError(
+            f"manifest format {found!r} in {path}", f"format {MANIFEST_FORMAT}", "update earshot or export it again"
+        )
+    reader = _Reader(raw, path)
+    manifest = Manifest(
+        name=reader.get("name", str),
+        space_id=reader.get("space_id", str),
+        dim=reader.positive("dim", int),
+        precision=reader.get("precision", str),
+        audio=_audio_tower(reader.section("audio")),
+        text=_text_tower(reader.section("text")),
+        calibration={
+            kind: Calibration(*(section.get(key, float) for key in ("slope", "intercept", "cutoff")))
+            for kind in reader.get("calibration", dict)
+            if (section := reader.require("calibration").require(kind))
+        },
+        files=dict(reader.get("files", dict)),
+        extra={key: value for key, value in raw.items() if key not in _KNOWN_KEYS},
+    )
+    if "@" not in manifest.space_id:
+        raise ManifestError(f"space_id {manifest.space_id!r}", "name@hash", "export the bundle again")
+    return manifest
+
+
+_KNOWN_KEYS = {"format", "name", "space_id", "dim", "precision", "audio", "text", "calibration", "files"}
+
+
+def _audio_tower(reader: _Reader | None) -> AudioTower | None:
+    if reader is None:
+        return None
+    pad = reader.get("pad", str)
+    if pad not in ("repeat", "zero"):
+        raise reader.error("pad", repr(pad), "'repeat' or 'zero'")
+    tower = AudioTower(
+        graph=reader.get("graph", str),
+        sample_rate_hz=reader.positive("sample_rate_hz", int),
+        window_s=reader.positive("window_s", float),
+        hop_s=reader.positive("hop_s", float),
+        pad=cast("Pad", pad),
+    )
+    if tower.hop_s > tower.window_s:
+        raise reader.error("hop_s", str(tower.hop_s), f"at most window_s = {tower.window_s}")
+    return tower
+
+
+def _text_tower(reader: _Reader | None) -> TextTower | None:
+    if reader is None:
+        return None
+    return TextTower(
+        graph=reader.get("graph", str),
+        tokenizer=reader.get("tokenizer", str),
+        max_tokens=reader.positive("max_tokens", int),
+        languages=tuple(reader.get("languages", list)),
+        lowercase=reader.get("lowercase", bool),
+    )
+
+
+class _Reader:
+    """Typed access to a JSON object, with errors that name the key."""
+
+    def __init__(self, raw: dict[str, Any], path: Path, prefix: str = "") -> None:
+        self._raw, self._path, self._prefix = raw, path, prefix
+
+    def error(self, key: str, found: str, expected: str) -> ManifestError:
+        where = f"{self._prefix}{key}"
+        return ManifestError(f"{where} = {found} in {self._path}", expected, "export the bundle again")
+
+    def get(self, key: str, kind: type) -> Any:
+        value = self._raw.get(key)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            found = "nothing" if value is None else f"{value!r}"
+            raise self.error(key, found, f"a value of type {kind.__name__}")
+        return value
+
+    def positive(self, key: str, kind: type) -> Any:
+        value = self.get(key, kind)
+        if not (value > 0 and math.isfinite(value)):
+            raise self.error(key, repr(value), "a positive number")
+        return value
+
+    def section(self, key: str) -> _Reader | None:
+        return None if self._raw.get(key) is None else self.require(key)
+
+    def require(self, key: str) -> _Reader:
+        return _Reader(self.get(key, dict), self._path, f"{self._prefix}{key}.")

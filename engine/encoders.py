@@ -1,0 +1,193 @@
+"""Sound and words -> vectors in one space.
+
+A tower has one method; ``Encoders`` holds the towers of one model. ``fakes.py`` implements the same protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from engine.bundle import Bundle, Calibration
+from engine.errors import BundleError, QueryError, SelfTestError
+from engine.session import Session
+from engine.types import Device, FloatArray, Space, Window
+from engine.windows import cut
+
+#: Windows go to the graph in batches of exactly this many, so that a vector depends on its window alone.
+BATCH_WINDOWS = 16
+#: How far a golden vector may move on another machine; a wrong or collapsed graph moves by far more.
+GOLDEN_TOLERANCE = 0.02
+
+
+class AudioEncoder(Protocol):
+    """Turns windows into vectors."""
+
+    def encode_audio(self, windows: FloatArray) -> FloatArray:
+        """``[n, window_samples]`` -> L2-normalised ``[n, dim]``. Raises ``ValueError`` on another shape, NaN or infinity."""
+
+
+class TextEncoder(Protocol):
+    """Turns texts into vectors of the same space."""
+
+    def encode_text(self, texts: Sequence[str]) -> FloatArray:
+        """n texts -> L2-normalised ``[n, dim]``. Raises ``QueryError`` if one is empty."""
+
+
+class Encoders(Protocol):
+    """The towers of one model; either is loaded at first use."""
+
+    @property
+    def space(self) -> Space:
+        """The space that both towers end in."""
+
+    @property
+    def audio(self) -> AudioEncoder:
+        """The audio tower."""
+
+    @property
+    def text(self) -> TextEncoder:
+        """The text tower."""
+
+    @property
+    def calibration(self) -> Mapping[str, Calibration]:
+        """Score to relevance, for queries of kind ``text`` and ``audio``."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know, such as a fall-back to the CPU."""
+
+
+class OnnxEncoders:
+    """The towers of a bundle in onnxruntime, each put to its self-test when first used."""
+
+    def __init__(self, bundle: Bundle, device: Device = "auto", threads: int | None = None) -> None:
+        self.bundle = bundle
+        self.space = bundle.manifest.space
+        self.calibration: Mapping[str, Calibration] = bundle.manifest.calibration
+        self.notes: list[str] = []
+        self._device: Device = device
+        self._threads = threads
+
+    @cached_property
+    def audio(self) -> OnnxAudioEncoder:
+        """The audio tower. Raises ``BundleError``, ``DeviceError``."""
+        encoder = OnnxAudioEncoder(self.bundle, self._device, self._threads)
+        golden = self._golden()
+        _self_test(encoder.encode_audio(golden["audio_samples"]), golden["audio_vectors"], "audio")
+        self._note(encoder.session)
+        return encoder
+
+    @cached_property
+    def text(self) -> OnnxTextEncoder:
+        """The text tower. Raises ``BundleError``, ``DeviceError``."""
+        encoder = OnnxTextEncoder(self.bundle, self._device, self._threads)
+        golden = self._golden()
+        _self_test(encoder.encode_text([str(t) for t in golden["texts"]]), golden["text_vectors"], "text")
+        self._note(encoder.session)
+        return encoder
+
+    def _golden(self) -> Mapping[str, NDArray[Any]]:
+        path = self.bundle.path("golden.npz")
+        try:
+            return dict(np.load(path, allow_pickle=False))
+        except (ValueError, OSError) as error:
+            raise BundleError(f"{path} ({error})", "golden inputs and outputs", "pull the bundle again") from error
+
+    def _note(self, session: Session) -> None:
+        if session.note and session.note not in self.notes:
+            self.notes.append(session.note)
+
+
+class OnnxAudioEncoder:
+    """The audio graph of a bundle: ``samples [batch, window_samples] -> embedding [batch, dim]``."""
+
+    def __init__(self, bundle: Bundle, device: Device = "auto", threads: int | None = None) -> None:
+        self._space = bundle.manifest.space
+        assert bundle.manifest.audio is not None  # .space has raised if it is
+        self.session = Session(bundle.path(bundle.manifest.audio.graph), device, threads)
+
+    def encode_audio(self, windows: FloatArray) -> FloatArray:
+        """``[n, window_samples]`` -> L2-normalised ``[n, dim]``. Raises ``ValueError`` on another shape, NaN or infinity."""
+        windows = np.asarray(windows, np.float32)
+        if windows.ndim != 2 or windows.shape[1] != self._space.window_samples:
+            raise ValueError(f"found windows of shape {windows.shape}, expected [n, {self._space.window_samples}]")
+        if not np.isfinite(windows).all():
+            raise ValueError("found NaN or infinity among the samples, expected finite ones")
+        out = np.empty((len(windows), self._space.dim), np.float32)
+        for start in range(0, len(windows), BATCH_WINDOWS):
+            batch = windows[start : start + BATCH_WINDOWS]
+            full = np.zeros((BATCH_WINDOWS, windows.shape[1]), np.float32)
+            full[: len(batch)] = batch
+            out[start : start + len(batch)] = self.session.run({"samples": full})[: len(batch)]
+        return normalise(out)
+
+
+class OnnxTextEncoder:
+    """The text graph of a bundle: ``input_ids, attention_mask [batch, tokens] -> embedding [batch, dim]``."""
+
+    def __init__(self, bundle: Bundle, device: Device = "auto", threads: int | None = None) -> None:
+        tower = bundle.manifest.text
+        if tower is None:
+            raise BundleError(f"bundle {bundle.manifest.name} without a text tower", "one", "search by sound instead")
+        path = bundle.path(tower.tokenizer)
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise BundleError(f"{path} ({error})", "a tokenizer", "pull the bundle again") from error
+        self._tokenizer.enable_truncation(tower.max_tokens)
+        self._tokenizer.enable_padding()
+        self._lowercase = tower.lowercase
+        self.session = Session(bundle.path(tower.graph), device, threads)
+
+    def encode_text(self, texts: Sequence[str]) -> FloatArray:
+        """n texts -> L2-normalised ``[n, dim]``. Raises ``QueryError`` if one is empty."""
+        if any(not text.strip() for text in texts):
+            raise QueryError("an empty text", "words that describe a sound", "try: rain on a tin roof")
+        if not texts:
+            raise QueryError("no texts", "at least one", "pass a list of strings")
+        encodings = self._tokenizer.encode_batch([text.lower() if self._lowercase else text for text in texts])
+        ids = np.array([e.ids for e in encodings], np.int64)
+        mask = np.array([e.attention_mask for e in encodings], np.int64)
+        return normalise(self.session.run({"input_ids": ids, "attention_mask": mask}))
+
+
+def normalise(vectors: NDArray[Any]) -> FloatArray:
+    """``[n, dim]`` -> L2-normalised float32 ``[n, dim]``. Raises ``SelfTestError`` if a vector is zero or not finite."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
+    if not (np.isfinite(norms).all() and (norms > 0).all()):
+        raise SelfTestError("a vector that is zero or not finite", "unit vectors", "the graph is broken: pull it again")
+    return np.asarray(vectors / norms, np.float32)
+
+
+def encode_windows(encoder: AudioEncoder, windows: Iterable[Window]) -> Iterator[tuple[Window, FloatArray]]:
+    """Each window with its vector ``[dim]``, a batch in memory at a time."""
+    stream = iter(windows)
+    while batch := list(islice(stream, BATCH_WINDOWS)):
+        yield from zip(batch, encoder.encode_audio(np.stack([w.samples for w in batch])), strict=True)
+
+
+def encode_sound(encoder: AudioEncoder, blocks: Iterable[FloatArray], space: Space) -> FloatArray:
+    """A whole sound -> one L2-normalised vector ``[dim]``: the mean of its windows' vectors. Raises ``AudioError``."""
+    total = np.zeros(space.dim, np.float64)
+    for _, vector in encode_windows(encoder, cut(blocks, space)):
+        total += vector
+    return normalise(total[None, :])[0]
+
+
+def _self_test(found: FloatArray, golden: NDArray[Any], tower: str) -> None:
+    """Raise ``SelfTestError`` if the graph doesn't give what it gave when it was exported, or is collapsed."""
+    moved = float(np.linalg.norm(found - normalise(golden), axis=1).max())
+    if not moved <= GOLDEN_TOLERANCE:
+        raise SelfTestError(
+            f"{tower} vectors {moved:.3f} away from the golden ones", f"at most {GOLDEN_TOLERANCE}", "pull it again"
+        )
+    spread = np.linalg.norm(found[:, None] - found[None], axis=-1)
+    if len(found) > 1 and float(spread.max()) < GOLDEN_TOLERANCE:
+        raise SelfTestError(f"a collapsed {tower} tower: all vectors alike", "different ones", "use another model")

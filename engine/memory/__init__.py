@@ -1,0 +1,1 @@
+"""Where vectors are remembered: one protocol, several stores."""

@@ -1,0 +1,1 @@
+"""The writing path: finds files, hears them, and fills a memory."""

@@ -1,0 +1,1 @@
+"""Trains and fine-tunes the towers of a bundle."""
