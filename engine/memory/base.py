@@ -3,18 +3,26 @@
 Every implementation passes the one suite in ``tests/contract``. ``exact.py`` is the oracle, ``edge.py`` the embedded
 store; a served one lives in ``server.py``.
 
-A payload is a flat mapping. Filters mean the same on every memory:
+A payload is a flat mapping: keys of lower-case letters, digits and ``_``, values text, numbers, booleans or lists of
+these. ``None`` is no value: written by ``upsert`` it leaves no key, by ``set_payload`` it removes the key.
+
+Filters mean the same on every memory; ``matching.py`` says it in plain Python:
 
 - ``<  <=  >  >=`` compare numbers; a point without the field does not match.
-- ``=  !=`` compare whole values, text case-folded; a list matches when any element does; a missing field is ``!=``.
-- ``~`` is a case-folded substring of text, of any element of a list.
+- ``=  !=`` compare whole values, text folded; a list is ``=`` when any element is, and ``!=`` when none is; a missing
+  field is ``!=``.
+- ``~`` is a substring of text, both folded; of any element of a list.
 - ``in``, ``not in`` take a sequence of exact texts (no folding: ids and hashes); a missing field is ``not in``.
+
+Folding is `fold`: case and the two Unicode spellings of accents make no difference. ``IDENTIFIERS`` are never folded.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
@@ -34,18 +42,31 @@ FIELDS: dict[str, type] = {
     "window": float,
 }
 
+#: Fields compared byte for byte by every operator.
+IDENTIFIERS = frozenset({"sha256"})
+
 
 class Memory(Protocol):
-    """Vectors ``[dim]``, L2-normalised float32, with payloads; cosine everywhere."""
+    """Vectors ``[dim]``, L2-normalised float32, with payloads; cosine everywhere.
+
+    Point ids are lower-case UUID texts. A vector of another shape, or with NaN or infinity, is refused with
+    ``MemoryStoreError``, and so are an id or a payload that can't be stored; a filter that makes no sense with
+    ``QueryError``. Before ``ensure_space`` and after ``close`` every other call raises ``MemoryStoreError``.
+    Methods may be called from several threads.
+    """
 
     def ensure_space(self, space_id: str, dim: int) -> None:
-        """Create the collection for this space, or open it. Must come first.
+        """Create the collection for this space, or open it. Must come first; again with the same space is fine.
 
-        Raises ``SpaceMismatchError`` naming both spaces if it holds another one.
+        Raises ``SpaceMismatchError`` naming both spaces if it holds another one, ``LibraryBusyError`` if another
+        process holds it, ``MemoryStoreError`` if it can't be read.
         """
 
     def upsert(self, points: Sequence[Point]) -> None:
-        """Write points; those with a known id are replaced whole. Durable after ``flush``."""
+        """Write points; those with a known id are replaced whole, and of one id twice the last stays.
+
+        All are checked before any is written. Durable after ``flush``.
+        """
 
     def delete(self, where: Filter) -> None:
         """Remove all points that match; an empty filter is refused with ``ValueError``."""
@@ -54,13 +75,16 @@ class Memory(Protocol):
         """Set these payload keys on all points that match, leaving the other keys."""
 
     def search(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[Hit]:
-        """The k points nearest to ``vector`` ``[dim]`` by cosine, best first, ties by id."""
+        """The k points nearest to ``vector`` ``[dim]`` by cosine, best first, ties by id.
+
+        Fewer than k where fewer match. Raises ``ValueError`` for a negative k.
+        """
 
     def search_many(self, vector: FloatArray, k: int, wheres: Sequence[Filter]) -> list[list[Hit]]:
         """``search`` once for each filter, answered together."""
 
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
-        """All matching points, by id."""
+        """All matching points, by id, in bounded memory."""
 
     def count(self, where: Filter | None = None) -> int:
         """How many points match, exactly."""
@@ -72,7 +96,22 @@ class Memory(Protocol):
         """Return only when all that was written is on disk."""
 
     def close(self) -> None:
-        """Flush and release; the memory can't be used afterwards."""
+        """Flush and release; the memory can't be used afterwards. Closing twice is fine."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def fold(text: str) -> str:
+    """Text as filters compare it: Unicode's canonical caseless form, composed.
+
+    "STRASSE" meets "straße", and a name that macOS wrote decomposed meets the one typed composed (Unicode Standard,
+    section 3.13, D145).
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 
 def chunks(points: Iterable[Point], size: int) -> Iterator[list[Point]]:

@@ -1,0 +1,234 @@
+"""Qdrant Edge in process: one shard for the space, in a folder. Nothing to start."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+from urllib.parse import quote
+
+import numpy as np
+import qdrant_edge as qdrant
+
+from engine.errors import MemoryStoreError, SpaceMismatchError
+from engine.memory.checks import check_filter, check_k, check_payload, check_points, check_vector
+from engine.memory.edge_filter import edge_filter
+from engine.memory.edge_shard import SEARCH_BREADTH, open_shard, refusals, sync_folder
+from engine.memory.folding import with_folded, without_folded
+from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
+
+_PAGE = 256
+_BATCH = 1024
+
+
+class EdgeMemory:
+    """A ``Memory`` in ``folder``: the shard in a folder named after its space, and ``current``, which names the space.
+
+    One process at a time may hold it, even to read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._shard: qdrant.EdgeShard | None = None
+        self._space: tuple[str, int] | None = None
+        self._closed = False
+
+    def ensure_space(self, space_id: str, dim: int) -> None:
+        """See ``Memory.ensure_space``."""
+        if self._closed:
+            self._open_shard()
+        self._refuse_other(space_id, dim)
+        if self._shard is not None:
+            return
+        with refusals(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        self._shard = open_shard(self._folder / f"{quote(space_id, safe='@')}.shard", dim)
+        self._space = (space_id, dim)
+        with refusals(self._folder):
+            self._write_current(space_id, dim)
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """See ``Memory.upsert``."""
+        shard, dim = self._open_shard()
+        check_points(points, dim)
+        with refusals(self._folder):
+            for first in range(0, len(points), _BATCH):
+                batch = [
+                    qdrant.Point(point.id, _numbers(point.vector), _stored(point.payload))
+                    for point in points[first : first + _BATCH]
+                ]
+                shard.update(qdrant.UpdateOperation.upsert_points(batch))
+
+    def delete(self, where: Filter) -> None:
+        """See ``Memory.delete``."""
+        shard, _ = self._open_shard()
+        if not where:
+            raise ValueError("an empty filter would delete everything")
+        condition = _condition(where)
+        with refusals(self._folder):
+            shard.update(qdrant.UpdateOperation.delete_points_by_filter(condition or qdrant.Filter()))
+
+    def set_payload(self, where: Filter, payload: Payload) -> None:
+        """See ``Memory.set_payload``."""
+        shard, _ = self._open_shard()
+        check_payload(payload, "set_payload")
+        condition = _condition(where) or qdrant.Filter()
+        with refusals(self._folder):
+            shard.update(qdrant.UpdateOperation.set_payload_by_filter(condition, with_folded(payload)))
+
+    def search(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[Hit]:
+        """See ``Memory.search``."""
+        return self.search_many(vector, k, [where or Filter()])[0]
+
+    def search_many(self, vector: FloatArray, k: int, wheres: Sequence[Filter]) -> list[list[Hit]]:
+        """See ``Memory.search_many``."""
+        shard, dim = self._open_shard()
+        check_k(k)
+        check_vector(vector, dim, "the query")
+        conditions = [_condition(where) for where in wheres]
+        if k == 0 or not conditions:
+            return [[] for _ in conditions]
+        query = qdrant.Query.Nearest(_numbers(vector))
+        with refusals(self._folder):
+            return [[_hit(point) for point in found] for found in _nearest(shard, query, k, conditions)]
+
+    def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
+        """See ``Memory.scroll``."""
+        shard, _ = self._open_shard()
+        return self._pages(shard, _condition(where), with_vectors)
+
+    def count(self, where: Filter | None = None) -> int:
+        """See ``Memory.count``."""
+        shard, _ = self._open_shard()
+        condition = _condition(where)
+        with refusals(self._folder):
+            return shard.count(qdrant.CountRequest(exact=True, filter=condition))
+
+    def optimise(self) -> None:
+        """See ``Memory.optimise``."""
+        shard, _ = self._open_shard()
+        with refusals(self._folder):
+            shard.optimize()
+
+    def flush(self) -> None:
+        """See ``Memory.flush``."""
+        shard, _ = self._open_shard()
+        with refusals(self._folder):
+            shard.flush()
+
+    def close(self) -> None:
+        """See ``Memory.close``."""
+        shard, self._shard, self._closed = self._shard, None, True
+        if shard is not None:
+            with refusals(self._folder):
+                shard.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_shard(self) -> tuple[qdrant.EdgeShard, int]:
+        if self._shard is None or self._space is None:
+            found = "a closed memory" if self._closed else "a memory without a space"
+            raise MemoryStoreError(
+                f"{found} at {self._folder}", "an open one", "call ensure_space on a new memory first"
+            )
+        return self._shard, self._space[1]
+
+    def _pages(self, shard: qdrant.EdgeShard, condition: qdrant.Filter | None, with_vectors: bool) -> Iterator[Record]:
+        offset: Any = None
+        while True:
+            request = qdrant.ScrollRequest(
+                offset=offset, limit=_PAGE, filter=condition, with_payload=True, with_vector=with_vectors
+            )
+            with refusals(self._folder):
+                page, offset = shard.scroll(request)
+            for point in page:
+                vector = np.array(point.vector, dtype=np.float32) if with_vectors else None
+                yield Record(str(point.id), without_folded(point.payload or {}), vector)
+            if offset is None:
+                return
+
+    def _refuse_other(self, space_id: str, dim: int) -> None:
+        known = self._space or self._read_current()
+        if known is not None and known != (space_id, dim):
+            raise SpaceMismatchError(
+                f"a library of {known[0]} ({known[1]} numbers) at {self._folder}",
+                f"{space_id} ({dim} numbers)",
+                f"use the bundle of {known[0]}, or index into another library",
+            )
+
+    def _read_current(self) -> tuple[str, int] | None:
+        path = self._folder / "current"
+        with refusals(path):
+            if not path.exists():
+                return None
+            current = json.loads(path.read_text(encoding="utf-8"))
+            return str(current["space_id"]), int(current["dim"])
+
+    def _write_current(self, space_id: str, dim: int) -> None:
+        """Name the space in one step: a reader sees the old file or the new one, also after a power cut."""
+        path = self._folder / "current"
+        if path.exists():
+            return
+        unfinished = self._folder / "current.new"
+        with unfinished.open("w", encoding="utf-8") as file:
+            json.dump({"space_id": space_id, "dim": dim}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        sync_folder(self._folder)
+
+
+def _nearest(
+    shard: qdrant.EdgeShard, query: qdrant.Query, k: int, conditions: Sequence[qdrant.Filter | None]
+) -> list[list[qdrant.ScoredPoint]]:
+    """The k best points for each condition, best first, ties by id.
+
+    Qdrant cuts a run of equal scores anywhere. So one point more than k is asked for, and more again until the run
+    that reaches over the k-th place is seen to its end.
+    """
+    best: list[list[qdrant.ScoredPoint]] = [[] for _ in conditions]
+    open_ends = list(range(len(conditions)))
+    limit = k + 1
+    while open_ends:
+        requests = [
+            qdrant.QueryRequest(
+                query=query,
+                limit=limit,
+                filter=conditions[i],
+                with_payload=True,
+                params=qdrant.SearchParams(hnsw_ef=max(limit, SEARCH_BREADTH)),
+            )
+            for i in open_ends
+        ]
+        for i, found in zip(open_ends, shard.query_batch(qdrant.QueryBatchRequest(requests)), strict=True):
+            best[i] = found
+        open_ends = [i for i in open_ends if len(best[i]) == limit and best[i][k - 1].score == best[i][-1].score]
+        limit *= 4
+    return [sorted(found, key=lambda point: (-point.score, str(point.id)))[:k] for found in best]
+
+
+def _condition(where: Filter | None) -> qdrant.Filter | None:
+    check_filter(where)
+    return edge_filter(where) if where else None
+
+
+def _hit(point: qdrant.ScoredPoint) -> Hit:
+    return Hit(str(point.id), point.score, without_folded(point.payload or {}))
+
+
+def _stored(payload: Payload) -> dict[str, Any]:
+    return {key: value for key, value in with_folded(payload).items() if value is not None}
+
+
+def _numbers(vector: FloatArray) -> list[float]:
+    """The vector in the form that Qdrant takes fastest: measured, a memoryview is read twice as fast as the array."""
+    return cast(list[float], memoryview(vector))  # type: ignore[arg-type]
