@@ -5,11 +5,10 @@ soundfile (libsndfile) decodes what it can, PyAV (FFmpeg) the rest: m4a, aac, wm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -45,7 +44,7 @@ def open_clip(path: Path, sample_rate_hz: int) -> Clip:
     Raises ``AudioError`` here if the file can't be opened, and from ``Clip.blocks`` if it breaks further on.
     """
     source = _open_soundfile(path) or _open_av(path)
-    blocks = _resample(_mono(source.blocks(), path), source.sample_rate_hz, sample_rate_hz)
+    blocks = resample(_mono(source.blocks(), path), source.sample_rate_hz, sample_rate_hz)
     return Clip(blocks, sample_rate_hz, source.sample_rate_hz, source.channels, source.format)
 
 
@@ -53,6 +52,24 @@ def read_samples(path: Path, sample_rate_hz: int) -> FloatArray:
     """A whole short file as ``[n]`` mono samples at ``sample_rate_hz``. Raises ``AudioError``."""
     parts = list(open_clip(path, sample_rate_hz).blocks)
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def read_stretch(path: Path, start_s: float, end_s: float) -> tuple[FloatArray, int]:
+    """The samples from ``start_s`` to ``end_s`` as they are in the file: ``[frames, channels]`` and the rate in Hz.
+
+    Raises ``AudioError``.
+    """
+    _check_readable(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            file.seek(min(round(start_s * file.samplerate), file.frames))
+            frames = round(end_s * file.samplerate) - round(start_s * file.samplerate)
+            return file.read(frames, dtype="float32", always_2d=True), file.samplerate
+    except (soundfile.LibsndfileError, TypeError):
+        source = _open_av(path)
+    first, last = round(start_s * source.sample_rate_hz), round(end_s * source.sample_rate_hz)
+    joined = np.concatenate([*source.blocks(), np.empty((0, source.channels), np.float32)])
+    return joined[first:last], source.sample_rate_hz
 
 
 def _open_soundfile(path: Path) -> _Source | None:
@@ -171,16 +188,15 @@ def _mono(blocks: Iterator[FloatArray], path: Path) -> Iterator[FloatArray]:
         yield block[:, int(np.argmax(heard))] if cancelled else mean
 
 
-def _resample(blocks: Iterator[FloatArray], source_hz: int, target_hz: int) -> Iterator[FloatArray]:
-    """The same signal at ``target_hz``, streaming."""
+def resample(blocks: Iterable[FloatArray], source_hz: int, target_hz: int) -> Iterator[FloatArray]:
+    """Mono blocks ``[n]`` at ``source_hz`` -> the same signal at ``target_hz``, streaming, soxr HQ."""
     if source_hz == target_hz:
         yield from blocks
         return
     stream = soxr.ResampleStream(source_hz, target_hz, 1, dtype="float32", quality="HQ")
-    with closing(cast("Any", blocks)):
-        for block in blocks:
-            if len(out := stream.resample_chunk(np.ascontiguousarray(block))):
-                yield out
+    for block in blocks:
+        if len(out := stream.resample_chunk(np.ascontiguousarray(block))):
+            yield out
     if len(out := stream.resample_chunk(np.empty(0, np.float32), last=True)):
         yield out
 

@@ -30,7 +30,7 @@ class AudioEncoder(Protocol):
     """Turns windows into vectors."""
 
     def encode_audio(self, windows: FloatArray) -> FloatArray:
-        """``[n, window_samples]`` -> L2-normalised ``[n, dim]``. Raises ``ValueError`` on another shape, NaN or infinity."""
+        """``[n, window_samples]`` -> unit ``[n, dim]``. Raises ``ValueError`` on other shapes, NaN, infinity."""
 
 
 class TextEncoder(Protocol):
@@ -63,6 +63,10 @@ class Encoders(Protocol):
     def notes(self) -> Sequence[str]:
         """What the user should know, such as a fall-back to the CPU."""
 
+    @property
+    def device(self) -> Device:
+        """Where the audio tower runs."""
+
 
 class OnnxEncoders:
     """The towers of a bundle in onnxruntime, each put to its self-test when first used."""
@@ -93,6 +97,11 @@ class OnnxEncoders:
         self._note(encoder.session)
         return encoder
 
+    @property
+    def device(self) -> Device:
+        """Where the audio tower runs."""
+        return self.audio.session.device
+
     def _golden(self) -> Mapping[str, NDArray[Any]]:
         path = self.bundle.path("golden.npz")
         try:
@@ -114,7 +123,7 @@ class OnnxAudioEncoder:
         self.session = Session(bundle.path(bundle.manifest.audio.graph), device, threads)
 
     def encode_audio(self, windows: FloatArray) -> FloatArray:
-        """``[n, window_samples]`` -> L2-normalised ``[n, dim]``. Raises ``ValueError`` on another shape, NaN or infinity."""
+        """``[n, window_samples]`` -> unit ``[n, dim]``. Raises ``ValueError`` on other shapes, NaN, infinity."""
         windows = np.asarray(windows, np.float32)
         if windows.ndim != 2 or windows.shape[1] != self._space.window_samples:
             raise ValueError(f"found windows of shape {windows.shape}, expected [n, {self._space.window_samples}]")
@@ -159,7 +168,7 @@ class OnnxTextEncoder:
 
 
 def normalise(vectors: NDArray[Any]) -> FloatArray:
-    """``[n, dim]`` -> L2-normalised float32 ``[n, dim]``. Raises ``SelfTestError`` if a vector is zero or not finite."""
+    """``[n, dim]`` -> L2-normalised float32 ``[n, dim]``. Raises ``SelfTestError`` on vectors zero or not finite."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     if not (np.isfinite(norms).all() and (norms > 0).all()):
         raise SelfTestError("a vector that is zero or not finite", "unit vectors", "the graph is broken: pull it again")
@@ -178,7 +187,8 @@ def encode_sound(encoder: AudioEncoder, blocks: Iterable[FloatArray], space: Spa
     total = np.zeros(space.dim, np.float64)
     for _, vector in encode_windows(encoder, cut(blocks, space)):
         total += vector
-    return normalise(total[None, :])[0]
+    mean: FloatArray = normalise(total[None, :])[0]
+    return mean
 
 
 def _self_test(found: FloatArray, golden: NDArray[Any], tower: str) -> None:

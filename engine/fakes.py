@@ -15,7 +15,7 @@ import numpy as np
 from engine.bundle import Calibration
 from engine.encoders import normalise
 from engine.errors import QueryError
-from engine.types import FloatArray, Space
+from engine.types import Device, FloatArray, Space
 
 BANDS_HZ = (63, 125, 250, 500, 1000, 2000)
 
@@ -30,6 +30,7 @@ class FakeEncoders:
             "audio": Calibration(12.0, -5.0, 0.5),
         }
         self.notes: Sequence[str] = ()
+        self.device: Device = "cpu"
 
     @property
     def audio(self) -> FakeEncoders:
@@ -42,7 +43,7 @@ class FakeEncoders:
         return self
 
     def encode_audio(self, windows: FloatArray) -> FloatArray:
-        """``[n, window_samples]`` -> L2-normalised ``[n, dim]``: the word of the loudest band, and silence as ``silence``."""
+        """``[n, window_samples]`` -> L2-normalised ``[n, dim]``: the loudest band's word, or ``silence``."""
         spectra = np.abs(np.fft.rfft(windows, axis=1))
         peaks_hz = spectra.argmax(axis=1) * self.space.sample_rate_hz / windows.shape[1]
         loud = np.abs(windows).max(axis=1) > 1e-4

@@ -1,0 +1,274 @@
+"""Library: one object that opens a memory, a bundle and a ledger, and does the jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import platformdirs
+
+from earshot.lock import LibraryLock
+from engine.bundle import open_bundle
+from engine.encoders import Encoders, OnnxEncoders, encode_sound
+from engine.errors import LibraryError, QueryError, SpaceMismatchError
+from engine.memory.base import Memory
+from engine.memory.edge import EdgeMemory
+from engine.search import find_moments, parse_filter
+from engine.types import Device, FloatArray, Moment
+from indexer.ledger import FileRow, Ledger
+
+if TYPE_CHECKING:
+    from indexer.report import IndexReport, Progress
+
+DEFAULT_BUNDLE = "starter"
+#: How long a search waits for another process to finish with the library.
+SEARCH_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a library holds. ``failed`` counts files that could not be heard."""
+
+    files: int
+    windows: int
+    failed: int
+    audio_s: float
+    space_id: str
+    memory: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The public JSON form."""
+        return asdict(self)
+
+
+class Library:
+    """A folder with a ledger and a memory: what you have indexed, ready to be searched.
+
+    >>> with Library("my-library") as library:
+    ...     report = library.index(["sounds"])
+    ...     for moment in library.search("rain on a tin roof", k=5):
+    ...         print(moment.path, moment.start_s, moment.end_s, moment.relevance)
+
+    One process at a time can hold it; searching waits a little for its turn.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        bundle: str | Path | None = None,
+        device: Device = "auto",
+        create: bool = True,
+        encoders: Encoders | None = None,
+    ) -> None:
+        """Open a library, or create it.
+
+        Args:
+            folder: Where it lives; default: ``default_folder()``.
+            bundle: The model, by name or folder; default: the one the library was made with, else the starter.
+            device: ``auto`` may fall back to the CPU and says so in ``notes``; ``cuda`` raises where it can't.
+            create: If False, a folder without a library raises ``LibraryError``.
+            encoders: Towers to use instead of a bundle's (tests use ``engine.fakes``).
+
+        Raises ``LibraryError``, ``BundleError``, and ``SpaceMismatchError`` if the library was made in another space.
+        """
+        self.folder = Path(folder) if folder is not None else default_folder()
+        if not create and not (self.folder / "ledger.sqlite").is_file():
+            raise LibraryError(f"no library in {self.folder}", "one", "make it with `earshot index FOLDER`")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LibraryError(f"{self.folder}: {error.strerror}", "a folder to write in", "choose another") from error
+        self._ledger = Ledger(self.folder / "ledger.sqlite")
+        self._lock: LibraryLock | None = None
+        self._memory: Memory | None = None
+        try:
+            self._encoders = encoders or self._load(bundle, device)
+            self._settle_space(bundle)
+        except BaseException:
+            self._ledger.close()
+            raise
+
+    def _load(self, bundle: str | Path | None, device: Device) -> OnnxEncoders:
+        name = bundle or self._ledger.setting("bundle") or DEFAULT_BUNDLE
+        return OnnxEncoders(open_bundle(name, bundles_folder()), device)
+
+    def _settle_space(self, bundle: str | Path | None) -> None:
+        """Keep to the space the library was made in; a new library takes that of its bundle."""
+        known, ours = self._ledger.setting("space_id"), self._encoders.space.space_id
+        if known is None:
+            named = str(Path(bundle).resolve()) if bundle and Path(bundle).is_dir() else bundle
+            with self._ledger.transaction():
+                self._ledger.set_setting("bundle", named or DEFAULT_BUNDLE)
+                self._ledger.set_setting("space_id", ours)
+        elif known != ours:
+            raise SpaceMismatchError(
+                f"a library made in space {known} ({self.folder})",
+                f"{ours}, the space of the chosen bundle",
+                "leave --bundle out, or give another --library",
+            )
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user should know, such as a fall-back to the CPU."""
+        return self._encoders.notes
+
+    @property
+    def space_id(self) -> str:
+        """The space of this library's vectors."""
+        return self._encoders.space.space_id
+
+    def index(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        jobs: int | None = None,
+        retry_failed: bool = False,
+        prune: bool = False,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> IndexReport:
+        """Hear every new or changed sound under ``paths``; known ones are skipped.
+
+        Args:
+            paths: Files and folders.
+            jobs: Decoding threads; default: one for each core.
+            retry_failed: Try files again that could not be heard before.
+            prune: Forget files under ``paths`` that are no longer there.
+            on_progress: Called a few times a second at most, in this thread.
+
+        Raises ``LibraryError`` if a path is missing, ``LibraryBusyError`` if another process holds the library.
+        """
+        from indexer.pipeline import IndexOptions, index
+
+        roots = [Path(path) for path in paths]
+        memory = self._open_memory(wait_s=0.0)
+        options = IndexOptions(jobs, retry_failed, prune)
+        return index(roots, self._encoders, memory, self._ledger, options, on_progress)
+
+    def search(
+        self,
+        words: str | None = None,
+        *,
+        audio: str | Path | None = None,
+        k: int = 10,
+        filters: Sequence[str] = (),
+        min_relevance: float | None = None,
+    ) -> list[Moment]:
+        """The sounds that match words, or that sound like a file; best first, each with its moment.
+
+        Args:
+            words: What it sounds like.
+            audio: A sound file to compare with, instead of words.
+            k: At most so many sounds.
+            filters: Conditions that all must hold, e.g. ``["duration<5", "path~ambience"]``.
+            min_relevance: Leave out what is less relevant, 0..1; default: the bundle's own cutoff.
+
+        An empty list means that nothing sounds like that. Raises ``QueryError``, ``AudioError``.
+        """
+        if (words is None) == (audio is None):
+            raise QueryError("both words and a sound" if words else "no query", "either words or a sound")
+        where = parse_filter(filters)
+        kind = "text" if audio is None else "audio"
+        vector = self.encode_text([words or ""])[0] if audio is None else self._encode_file(Path(audio))
+        calibration = self._encoders.calibration[kind]
+        floor = calibration.cutoff if min_relevance is None else min_relevance
+        moments = find_moments(self._open_memory(SEARCH_WAIT_S), vector, k, calibration, where)
+        return [moment for moment in moments if moment.relevance >= floor]
+
+    def encode_text(self, texts: Sequence[str]) -> FloatArray:
+        """n texts -> L2-normalised float32 ``[n, dim]``. Raises ``QueryError`` if one is empty."""
+        return self._encoders.text.encode_text(texts)
+
+    def encode_audio(self, samples: FloatArray, sample_rate_hz: int) -> FloatArray:
+        """Mono samples ``[n]`` -> L2-normalised float32 ``[dim]``: the mean over its windows.
+
+        Raises ``ValueError`` if ``samples`` is not a one-dimensional array, ``AudioError`` if it is empty.
+        """
+        from engine.audio import resample
+
+        samples = np.asarray(samples, np.float32)
+        if samples.ndim != 1:
+            raise ValueError(f"found samples of shape {samples.shape}, expected [n], mono")
+        space = self._encoders.space
+        return encode_sound(self._encoders.audio, resample([samples], sample_rate_hz, space.sample_rate_hz), space)
+
+    def _encode_file(self, path: Path) -> FloatArray:
+        from engine.audio import open_clip
+
+        space = self._encoders.space
+        return encode_sound(self._encoders.audio, open_clip(path, space.sample_rate_hz).blocks, space)
+
+    def status(self) -> Status:
+        """Counts, from the ledger alone: works while another process is indexing."""
+        totals = self._ledger.totals()
+        where = f"Qdrant Edge in {self._memory_folder}"
+        return Status(totals.files, totals.windows, totals.failed, totals.audio_s, self.space_id, where)
+
+    def failed(self) -> list[FileRow]:
+        """The files that could not be heard, each with its reason."""
+        return list(self._ledger.files(failed=True))
+
+    def check(self) -> dict[str, str]:
+        """Use every part once: which device, bundle and memory answered. Raises what is wrong with them."""
+        bundle = getattr(self._encoders, "bundle", None)
+        if bundle is not None:
+            bundle.verify()
+        texts = self._encoders.text.encode_text(["rain", "a dog barking"])
+        self._encoders.audio.encode_audio(np.zeros((1, self._encoders.space.window_samples), np.float32))
+        count = self._open_memory(SEARCH_WAIT_S).count()
+        expected = self.status().windows
+        if count != expected:
+            raise LibraryError(f"{count} windows in the memory", f"{expected}", "run `earshot index` again")
+        return {
+            "bundle": f"{self.space_id}, {texts.shape[1]} dimensions, self-test passed",
+            "device": self._encoders.device,
+            "memory": f"{count} windows, as many as the ledger has",
+        }
+
+    @cached_property
+    def _memory_folder(self) -> Path:
+        return self.folder / "memory" / "sounds"
+
+    def _open_memory(self, wait_s: float) -> Memory:
+        if self._memory is None:
+            self._lock = LibraryLock(self.folder, wait_s)
+            try:
+                memory = EdgeMemory(self._memory_folder)
+                memory.ensure_space(self._encoders.space.space_id, self._encoders.space.dim)
+            except BaseException:
+                self._lock.release()
+                raise
+            self._memory = memory
+        return self._memory
+
+    def close(self) -> None:
+        """Let go of the library. Twice is fine."""
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+        if self._lock is not None:
+            self._lock.release()
+        self._ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def default_folder() -> Path:
+    """The user's own library: ``library`` in the platform's user-data folder."""
+    return Path(platformdirs.user_data_dir("earshot")) / "library"
+
+
+def bundles_folder() -> Path:
+    """Where pulled bundles are kept."""
+    return Path(platformdirs.user_data_dir("earshot")) / "bundles"

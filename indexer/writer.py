@@ -1,0 +1,280 @@
+"""The last stage: vectors to the memory, then the ledger; never the other way round.
+
+One save is: announce the contents, upsert their points, flush the memory, then mark files and contents in one ledger
+transaction. A kill between any two of these leaves either nothing new in the ledger, so that the next run does the
+same again onto the same ids, or everything.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from engine.memory.base import Memory
+from engine.types import Clause, Clip, Filter, FloatArray, Point, Space, Window, point_id
+from indexer.ledger import Ledger
+from indexer.report import IndexReport
+from indexer.scan import Found
+from indexer.tags import Tags
+
+#: A save waits for this many points or seconds, whichever comes first.
+SAVE_POINTS = 2048
+SAVE_S = 5.0
+#: Vectors of one long file are written before its end when they are this many.
+HELD_WINDOWS = 1024
+DELETE_AT_ONCE = 256
+_NO_SAMPLES = np.empty(0, np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Content:
+    """One content being heard from one file; two files of the same content are heard once."""
+
+    sha256: str
+    file: Found
+    clip: Clip | None
+    tags: Tags | None
+
+
+@dataclass(slots=True, eq=False)
+class Heard:
+    """One window of a content; the encoder exchanges its samples for ``vector`` ``[dim]``."""
+
+    content: Content
+    window: Window
+    vector: FloatArray = field(default_factory=lambda: _NO_SAMPLES)
+
+    def encoded(self, vector: FloatArray) -> None:
+        """Keep the vector and let the samples go."""
+        window = self.window
+        self.vector, self.window = vector, Window(window.index, window.start_s, window.end_s, _NO_SAMPLES)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A content is whole (``reason`` None), or can't be heard."""
+
+    content: Content
+    windows: int
+    duration_s: float
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """A file whose content is in the memory, or is just being heard from another path."""
+
+    file: Found
+    sha256: str
+
+
+Message: TypeAlias = Heard | Ended | Same
+
+
+class Writer:
+    """Takes messages in order and saves them in groups. One thread calls ``take``, ``save`` and ``tidy``."""
+
+    def __init__(self, space: Space, memory: Memory, ledger: Ledger, report: IndexReport) -> None:
+        self._space, self._memory, self._ledger, self._report = space, memory, ledger, report
+        self._claimed: set[str] = set()
+        self._lock = threading.Lock()
+        self._held: dict[str, list[Heard]] = {}
+        self._early: set[str] = set()
+        self._ready: list[Point] = []
+        self._ended: dict[str, Ended] = {}
+        self._failed: list[tuple[Found, str]] = []
+        self._reasons: dict[str, str] = {}
+        self._same: list[Same] = []
+        self._saved_at = time.monotonic()
+
+    def claim(self, sha256: str) -> bool:
+        """Whether the caller is to hear this content: nobody else is, and the memory does not have it."""
+        with self._lock:
+            if sha256 in self._claimed or self._ledger.is_indexed(sha256):
+                return False
+            self._claimed.add(sha256)
+            return True
+
+    def take(self, messages: Iterable[Message]) -> None:
+        """Accept encoded messages; saves when enough has come together."""
+        for message in messages:
+            if isinstance(message, Heard):
+                self._hold(message)
+            elif isinstance(message, Same):
+                self._same.append(message)
+            elif message.reason is None:
+                self._finish(message)
+            else:
+                self._fail(message)
+        waiting = len(self._ready) + len(self._failed) + len(self._same)
+        if waiting >= SAVE_POINTS or (waiting and time.monotonic() - self._saved_at > SAVE_S):
+            self.save()
+
+    def _hold(self, message: Heard) -> None:
+        held = self._held.setdefault(message.content.sha256, [])
+        held.append(message)
+        if len(held) >= HELD_WINDOWS:
+            self._early.add(message.content.sha256)
+            self._upsert(message.content.sha256, [self._point(m, None) for m in held])
+            held.clear()
+
+    def _finish(self, ended: Ended) -> None:
+        sha256 = ended.content.sha256
+        self._ready += [self._point(m, ended.duration_s) for m in self._held.pop(sha256, [])]
+        self._ended[sha256] = ended
+
+    def _fail(self, ended: Ended) -> None:
+        sha256, reason = ended.content.sha256, ended.reason or ""
+        self._held.pop(sha256, None)
+        self._failed.append((ended.content.file, reason))
+        if sha256:
+            self._reasons[sha256] = reason
+
+    def _point(self, heard: Heard, duration_s: float | None) -> Point:
+        """A point as it is remembered. Of a long file's early windows the duration is set at its end."""
+        content, window = heard.content, heard.window
+        assert content.clip is not None, "a heard content has been opened"
+        assert content.tags is not None
+        payload: dict[str, Any] = {
+            "sha256": content.sha256,
+            "paths": [path_text(content.file.path)],
+            "window": window.index,
+            "start_s": window.start_s,
+            "end_s": window.end_s,
+            "duration_s": duration_s,
+            "title": content.tags.title,
+            "artist": content.tags.artist,
+            "description": content.tags.description or content.tags.comment,
+            "category": content.tags.category,
+            "format": content.clip.format,
+            "sample_rate_hz": content.clip.source_rate_hz,
+            "channels": content.clip.channels,
+        }
+        known = {key: value for key, value in payload.items() if value is not None}
+        return Point(point_id(content.sha256, self._space.space_id, window.index), heard.vector, known)
+
+    def _upsert(self, sha256: str, points: Sequence[Point]) -> None:
+        self._ledger.announce(sha256)
+        self._memory.upsert(points)
+
+    def save(self) -> None:
+        """Make everything durable that is whole: the memory first, the ledger second."""
+        with self._ledger.transaction():
+            for sha256 in self._ended:
+                self._ledger.announce(sha256)
+        if self._ready:
+            self._memory.upsert(self._ready)
+        for sha256 in self._early & self._ended.keys():
+            self._memory.set_payload(_of(sha256), {"duration_s": self._ended[sha256].duration_s})
+        assigned = [(e.content.file, e.content.sha256) for e in self._ended.values()] + self._settle_same()
+        gone = self._place_paths(assigned, [file.path for file, _ in self._failed])
+        self._memory.flush()
+        with self._ledger.transaction():
+            for sha256, ended in self._ended.items():
+                self._ledger.complete(sha256, ended.windows, ended.duration_s)
+            for path in gone:
+                self._ledger.forget_path(path)
+            for file, sha256 in assigned:
+                self._ledger.assign(file.path, file.size_bytes, file.mtime_ns, sha256)
+            for file, reason in self._failed:
+                self._ledger.fail(file.path, file.size_bytes, file.mtime_ns, reason)
+        self._account(assigned)
+
+    def _settle_same(self) -> list[tuple[Found, str]]:
+        """Files whose content is whole by now; those whose content failed join the failed, the others wait on."""
+        settled, waiting = [], []
+        for same in self._same:
+            if same.sha256 in self._ended or self._ledger.is_indexed(same.sha256):
+                settled.append((same.file, same.sha256))
+            elif same.sha256 in self._reasons:
+                self._failed.append((same.file, self._reasons[same.sha256]))
+            else:
+                waiting.append(same)
+        self._same = waiting
+        return settled
+
+    def _place_paths(self, assigned: Sequence[tuple[Found, str]], failed: Sequence[Path]) -> list[Path]:
+        """Set ``paths`` of every content that gains or loses one; returns the paths found gone (moved files)."""
+        paths: dict[str, set[Path]] = {}
+        gone: list[Path] = []
+
+        def known(sha256: str) -> set[Path]:
+            if sha256 not in paths:
+                paths[sha256] = set(self._ledger.paths_of(sha256))
+            return paths[sha256]
+
+        fresh = set()
+        for path in [file.path for file, _ in assigned] + list(failed):
+            before = self._ledger.file(path)
+            if before and before.sha256:
+                known(before.sha256).discard(path)
+        for file, sha256 in assigned:
+            if not known(sha256) and sha256 in self._ended:
+                fresh.add(sha256)
+            known(sha256).add(file.path)
+        for sha256, holders in paths.items():
+            moved = [path for path in holders if not os.path.lexists(path)] if len(holders) > 1 else []
+            gone += moved
+            holders.difference_update(moved)
+            if holders and not (sha256 in fresh and len(holders) == 1):
+                self._memory.set_payload(_of(sha256), {"paths": [path_text(path) for path in sorted(holders)]})
+        return gone
+
+    def _account(self, assigned: Sequence[tuple[Found, str]]) -> None:
+        """Count what was saved, and begin the next group."""
+        report = self._report
+        report.indexed += len(assigned)
+        report.copies += len(assigned) - len(self._ended)
+        report.done_bytes += sum(file.size_bytes for file, _ in assigned)
+        report.windows += sum(ended.windows for ended in self._ended.values())
+        report.audio_s += sum(ended.duration_s for ended in self._ended.values())
+        for file, reason in self._failed:
+            report.failed.append((path_text(file.path), reason))
+            report.done_bytes += file.size_bytes
+        done = self._ended.keys() | self._reasons.keys()
+        with self._lock:
+            self._claimed -= done
+        self._early -= done
+        self._ready, self._ended, self._failed = [], {}, []
+        self._saved_at = time.monotonic()
+
+    def tidy(self, prune_roots: Sequence[Path]) -> None:
+        """Forget files that are gone from below ``prune_roots``, and remove vectors that no file holds."""
+        if prune_roots:
+            self._prune([os.path.abspath(root) for root in prune_roots])
+        while orphans := self._ledger.orphans(DELETE_AT_ONCE):
+            self._ledger.mark_pending(orphans)  # from here on they are not whole any more
+            self._memory.delete(Filter((Clause("sha256", "in", orphans),)))
+            self._memory.flush()
+            with self._ledger.transaction():
+                self._ledger.drop_contents(orphans)
+
+    def _prune(self, roots: Sequence[str]) -> None:
+        below = tuple(os.path.join(root, "") for root in roots)
+        rows = [
+            row
+            for row in self._ledger.files()
+            if (str(row.path) in roots or str(row.path).startswith(below)) and not os.path.lexists(row.path)
+        ]
+        for row in rows:
+            if row.sha256 and (rest := [p for p in self._ledger.paths_of(row.sha256) if p != row.path]):
+                self._memory.set_payload(_of(row.sha256), {"paths": [path_text(path) for path in rest]})
+                self._memory.flush()
+            self._ledger.forget_path(row.path)
+        self._report.pruned += len(rows)
+
+
+def path_text(path: Path) -> str:
+    """A path as text that any store accepts; bytes that are not UTF-8 are shown as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _of(sha256: str) -> Filter:
+    return Filter((Clause("sha256", "in", (sha256,)),))
