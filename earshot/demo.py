@@ -70,7 +70,7 @@ TAKES = (
     Take("household/clock_ticking.wav", indoors.ticking, 8, 32_000),
     Take("household/keyboard_typing.flac", indoors.typing, 8, 44_100, title="Office keyboard"),
     Take("household/knocking_on_door.wav", indoors.knocking, 6, 16_000),
-    Take("household/footsteps_corridor.ogg", indoors.footsteps, 8, 22_050),
+    Take("household/footsteps_gravel.ogg", outdoors.footsteps, 8, 22_050),
     Take("household/tap_dripping.wav", indoors.dripping, 8, 22_050),
     Take("household/glass_shatters.wav", indoors.glass, 4, 48_000),
     Take("household/fireplace.flac", indoors.crackling_fire, 12, 32_000),

@@ -86,18 +86,6 @@ def knocking(rng: np.random.Generator, rate_hz: int, seconds: float) -> Samples:
     return room(rng, out, rate_hz, 0.4, 0.1)
 
 
-def footsteps(rng: np.random.Generator, rate_hz: int, seconds: float) -> Samples:
-    """Walking along a corridor in hard shoes: heel, then sole."""
-    out = 0.004 * noise(rng, rate_hz, seconds, [(60, 0), (500, -12), (4000, -24)])
-    for at_s in np.arange(0.25, seconds - 0.3, 0.54) + rng.uniform(-0.02, 0.02):
-        heel = burst(rng, rate_hz, 0.06, [(70, -3), (180, 0), (700, -6), (1800, -8), (4000, -18), (9000, -36)])
-        sole = burst(rng, rate_hz, 0.09, [(100, -8), (400, -3), (1500, 0), (3500, -6), (8000, -20)])
-        level = rng.uniform(0.8, 1)
-        add(out, at_s, heel, rate_hz, level)
-        add(out, at_s + 0.09 + rng.uniform(0, 0.02), sole, rate_hz, 0.22 * level)
-    return room(rng, out, rate_hz, 0.7, 0.3)
-
-
 def dripping(rng: np.random.Generator, rate_hz: int, seconds: float) -> Samples:
     """Drops into a basin: each bubble rings upwards."""
     out = np.zeros(round(seconds * rate_hz))

@@ -1,4 +1,4 @@
-"""Sounds of the street, the weather, the water and the animals; see ``earshot.synth`` for their means."""
+"""Sounds of the street, the weather, the sea and the animals; see ``earshot.synth`` for their means."""
 
 from __future__ import annotations
 
@@ -47,6 +47,20 @@ def engine(rng: np.random.Generator, rate_hz: int, seconds: float) -> Samples:
     rattle = noise(rng, rate_hz, seconds, [(300, -10), (1500, 0), (4000, -6)])
     beat: Samples = 0.5 + 0.5 * np.sin(2 * np.pi * np.cumsum(stroke_hz) / rate_hz)
     return strokes / float(strokes.std()) + 0.4 * breath + 0.12 * rattle * beat
+
+
+def footsteps(rng: np.random.Generator, rate_hz: int, seconds: float) -> Samples:
+    """Walking on gravel: heel and toe crunch, and the ground gives a dull thud."""
+    out = 0.004 * noise(rng, rate_hz, seconds, [(60, 0), (500, -12), (4000, -24)])
+    t = clock(rate_hz, 0.4)
+    heel_and_toe = np.exp(-(((t - 0.08) / 0.05) ** 2)) + 0.7 * np.exp(-(((t - 0.24) / 0.06) ** 2))
+    for at_s in np.arange(0.25, seconds - 0.5, 0.55):
+        stones = noise(rng, rate_hz, 0.4, [(200, -10), (700, 0), (2000, -3), (5000, -12), (12000, -28)])
+        grit = 0.4 + 0.6 * wander(rng, rate_hz, 0.4, 120)
+        add(out, at_s, stones * heel_and_toe * grit, rate_hz, rng.uniform(0.8, 1))
+        thud = burst(rng, rate_hz, 0.12, [(40, -4), (90, 0), (200, -4), (600, -16), (2000, -30)])
+        add(out, at_s + 0.04, thud, rate_hz, 0.5)
+    return out
 
 
 def rain(rng: np.random.Generator, rate_hz: int, seconds: float) -> Samples:
