@@ -1,0 +1,76 @@
+"""A torch module -> one ONNX file: dynamic batch, no external data, checked by ONNX and opened once."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from engine.session import Session
+from exporters.store import halve
+
+OPSET = 18
+MAX_BATCH = 4096
+
+#: Per input the names of its dynamic axes, e.g. ``{0: "batch", 1: "tokens"}``; a name stands for one size throughout.
+Axes = Mapping[int, str]
+
+
+def export_graph(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    axes: Sequence[Axes],
+    output: str,
+    path: Path,
+    limits: Mapping[str, int],
+) -> None:
+    """Write ``module`` to ``path``; ``inputs`` are examples, in the order of ``forward``, with at least two rows.
+
+    ``limits`` gives each dynamic axis its largest size. Large tensors that fit float16 exactly are stored so.
+    """
+    dims = {name: torch.export.Dim(name, min=1, max=limit) for name, limit in limits.items()}
+    shapes = tuple({axis: dims[name] for axis, name in wanted.items()} for wanted in axes)
+    with warnings.catch_warnings(), torch.no_grad():
+        # The exporter warns of its own deprecations and of torchvision's absence; neither is ours to act on.
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=shapes,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = halve(_without_traces(program.model_proto))
+    onnx.save_model(model, str(path))
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what the exporter notes about where it ran: stack traces and file names of this machine."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    model.graph.doc_string = ""
+    model.doc_string = ""
+    return model
+
+
+def run_graph(path: Path, inputs: Mapping[str, Tensor]) -> np.ndarray:
+    """The graph's output on the CPU, through the engine's own session."""
+    return Session(path, "cpu", threads=1).run({name: value.numpy() for name, value in inputs.items()})

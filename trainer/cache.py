@@ -1,0 +1,95 @@
+"""Stages kept on disk: what is slow and always the same is worked out once, and packed small.
+
+Texts with their teacher vectors are float16; log-mels of all clips lie end to end in one float16 array.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.types import FloatArray
+from exporters.frontend import LogMel, frames_of
+from exporters.towers import AudioConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """Texts with their teacher vectors ``[n, 384]`` float16, unit length."""
+
+    texts: list[str]
+    vectors: NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class MelTable:
+    """Log-mels ``[frames, mels]`` float16 of all clips; clip i is ``frames[starts[i]:starts[i + 1]]``."""
+
+    frames: NDArray[np.float16]
+    starts: NDArray[np.int64]
+
+    def clip(self, index: int) -> NDArray[np.float16]:
+        """``[frames of the clip, mels]``."""
+        return self.frames[self.starts[index] : self.starts[index + 1]]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
+def text_table(folder: Path, texts: Sequence[str], encode: Callable[[list[str]], FloatArray]) -> TextTable:
+    """The table in ``folder/texts.{json,npy}``, made anew when the texts are others. ``encode``: texts -> ``[n, 384]``."""
+    names, vectors = folder / "texts.json", folder / "texts.npy"
+    if vectors.is_file() and json.loads(names.read_text(encoding="utf-8")) == list(texts):
+        return TextTable(list(texts), np.load(vectors))
+    table = TextTable(list(texts), encode(list(texts)).astype(np.float16))
+    # Vectors first: killed in between, the old names no longer match and both are made again.
+    write_atomic(vectors, lambda path: save_array(path, table.vectors))
+    write_atomic(names, lambda path: path.write_text(json.dumps(list(texts)), encoding="utf-8"))
+    return table
+
+
+def mel_table(folder: Path, key: str, clips: Sequence[Callable[[], FloatArray]], config: AudioConfig) -> MelTable:
+    """Log-mels of ``clips`` (each gives samples ``[n]``), kept in ``folder/mels-<key>.*.npy``."""
+    frames_path, starts_path = folder / f"mels-{key}.frames.npy", folder / f"mels-{key}.starts.npy"
+    if starts_path.is_file() and len(np.load(starts_path)) == len(clips) + 1:
+        return MelTable(np.load(frames_path, mmap_mode="r"), np.load(starts_path))
+    front = LogMel(config.front)
+    parts = []
+    with torch.inference_mode():
+        for samples in clips:
+            parts.append(front(torch.from_numpy(samples())[None])[0].numpy().astype(np.float16))
+    starts = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+    write_atomic(frames_path, lambda path: save_array(path, np.concatenate(parts)))
+    write_atomic(starts_path, lambda path: save_array(path, starts))
+    return MelTable(np.load(frames_path, mmap_mode="r"), starts)
+
+
+def window_starts(frames: int, config: AudioConfig) -> list[int]:
+    """First frames of a clip's windows, as ``engine.windows.cut`` would place them (to the nearest frame)."""
+    size, hop = frames_of(config.window_samples, config.front), config.hop_samples // config.front.hop_samples
+    starts = list(range(0, max(1, frames - size + 1), hop))
+    last = frames - size
+    return [*starts, last] if last > starts[-1] else starts
+
+
+def save_array(path: Path, array: NDArray[np.generic]) -> None:
+    """``np.save`` to exactly this path (it would add a suffix)."""
+    with path.open("wb") as stream:
+        np.save(stream, array)
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside ``path``, flush to the disk, rename: killed at any moment, ``path`` is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".draft")
+    write(draft)
+    with draft.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    draft.replace(path)

@@ -1,0 +1,111 @@
+"""The verdict on a bundle: it is asked through the engine, as a user would ask it. No torch.
+
+python -m trainer.evaluate --data ../shared/data --bundle engine/starter
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.audio import open_clip
+from engine.bundle import open_bundle
+from engine.encoders import Encoders, OnnxEncoders, encode_windows, normalise
+from engine.types import FloatArray
+from engine.windows import cut
+from trainer.data import read_rows
+from trainer.metrics import Floats, average_precision_at, bootstrap, choices, first_ranks, hits_at
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measure with its 95 % bootstrap interval and the number of queries or clips behind it."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, name: str, values: Floats) -> Figure:
+        """The mean of ``values``."""
+        low, high = bootstrap(values)
+        return cls(name, float(values.mean()), low, high, len(values))
+
+
+def hear(encoders: Encoders, paths: Sequence[Path]) -> list[FloatArray]:
+    """Each sound's window vectors ``[windows, dim]``."""
+    heard = []
+    for path in paths:
+        windows = cut(open_clip(path, encoders.space.sample_rate_hz).blocks, encoders.space)
+        heard.append(np.stack([vector for _, vector in encode_windows(encoders.audio, windows)]))
+    return heard
+
+
+def best_windows(texts: FloatArray, heard: Sequence[FloatArray]) -> FloatArray:
+    """``[texts, dim]`` and sounds of ``[windows, dim]`` -> ``[texts, sounds]``: each sound's best cosine."""
+    return np.stack([(texts @ vectors.T).max(axis=1) for vectors in heard], axis=1)
+
+
+def figures(scores: FloatArray, kinds: Sequence[str], labels: Sequence[str], means: FloatArray) -> list[Figure]:
+    """The table of measures.
+
+    ``scores [kinds, sounds]``, ``labels [sounds]`` name a kind each, ``means [sounds, dim]`` are whole-sound vectors.
+    """
+    truth = np.array([list(kinds).index(label) for label in labels])
+    relevant = np.arange(len(kinds))[:, None] == truth[None]
+    alike = means @ means.T
+    np.fill_diagonal(alike, -2.0)
+    same = (truth[:, None] == truth[None]) & ~np.eye(len(truth), dtype=bool)
+    return [
+        Figure.of("text-to-audio P@1", hits_at(scores, relevant, 1)),
+        Figure.of("text-to-audio R@5", hits_at(scores, relevant, 5)),
+        Figure.of("text-to-audio mAP@10", average_precision_at(scores, relevant, 10)),
+        Figure.of("zero-shot accuracy", choices(scores.T, truth)),
+        Figure.of("find-similar P@1", hits_at(alike, same, 1)),
+        Figure("median rank", float(np.median(first_ranks(scores, relevant))), *_median_range(scores, relevant)),
+    ]
+
+
+def _median_range(scores: FloatArray, relevant: np.ndarray) -> tuple[float, float, int]:
+    ranks = first_ranks(scores, relevant)
+    return *bootstrap(ranks, np.median), len(ranks)  # type: ignore[return-value]
+
+
+def verdict(bundle: Path, data: Path) -> list[Figure]:
+    """The measures of a bundle on the dev split: queries are the kinds' names, sounds their recordings."""
+    rows = [row for row in read_rows(data) if row.split == "dev"]
+    encoders = OnnxEncoders(open_bundle(bundle), "cpu")
+    heard = hear(encoders, [row.path for row in rows])
+    labels = [row.label.replace("_", " ") for row in rows]
+    kinds = sorted(set(labels))
+    means = normalise(np.stack([vectors.mean(axis=0) for vectors in heard]))
+    return figures(best_windows(encoders.text.encode_text(kinds), heard), kinds, labels, means)
+
+
+def table(found: Sequence[Figure]) -> str:
+    """The figures as a Markdown table."""
+    lines = ["| measure | value | 95 % interval | n |", "| --- | ---: | ---: | ---: |"]
+    lines += [f"| {f.name} | {f.value:.3f} | {f.low:.3f} to {f.high:.3f} | {f.count} |" for f in found]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the verdict, one table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with sounds.csv")
+    parser.add_argument("--bundle", type=Path, default=Path("engine/starter"), help="the bundle to judge")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    chosen = parser.parse_args(arguments)
+    found = verdict(chosen.bundle, chosen.data)
+    print(json.dumps([asdict(figure) for figure in found], indent=2) if chosen.json else table(found))
+
+
+if __name__ == "__main__":
+    main()
