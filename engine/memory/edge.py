@@ -16,7 +16,7 @@ import qdrant_edge as qdrant
 from engine.errors import MemoryStoreError, SpaceMismatchError
 from engine.memory.checks import check_filter, check_k, check_payload, check_points, check_vector
 from engine.memory.edge_filter import edge_filter
-from engine.memory.edge_shard import SEARCH_BREADTH, open_shard, refusals, sync_folder
+from engine.memory.edge_shard import open_shard, refusals, search_params, sync_folder
 from engine.memory.folding import with_folded, without_folded
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
@@ -205,7 +205,7 @@ def _nearest(
                 limit=limit,
                 filter=conditions[i],
                 with_payload=True,
-                params=qdrant.SearchParams(hnsw_ef=max(limit, SEARCH_BREADTH)),
+                params=search_params(limit, filtered=conditions[i] is not None),
             )
             for i in open_ends
         ]
