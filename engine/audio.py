@@ -5,6 +5,7 @@ soundfile (libsndfile) decodes what it can, PyAV (FFmpeg) the rest: m4a, aac, wm
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,17 @@ BLOCK_S = 10.0
 MAX_BLOCK_VALUES = 4_000_000
 #: A mean of channels this far below the loudest channel means that they cancel each other.
 ANTI_PHASE_DB = 20.0
+#: A mean square of 1e12 full scales is no sound but noise read as numbers, and would overflow further on.
+MAX_MEAN_SQUARE = 1e24
+#: A header may promise this much (bytes, or frames in RF64) too much; some writers count their own header in.
+SLACK = 4096
+#: From here on a data size is a recorder's or a pipe's way to say that it did not know.
+UNKNOWN_BYTES = 0x7FFF0000
+
+_PROMISES = (
+    re.compile(r"^\s*(?:data|SSND)\s*: (?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE),
+    re.compile(r"Calculated frame count (?P<there>\d+) does not match value from 'ds64' chunk of (?P<promised>\d+)"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +69,52 @@ def read_samples(path: Path, sample_rate_hz: int) -> FloatArray:
 def read_stretch(path: Path, start_s: float, end_s: float) -> tuple[FloatArray, int]:
     """The samples from ``start_s`` to ``end_s`` as they are in the file: ``[frames, channels]`` and the rate in Hz.
 
-    Raises ``AudioError``.
+    What lies outside the file is left out. Raises ``AudioError``.
     """
     _check_readable(path)
     try:
         with soundfile.SoundFile(path) as file:
-            file.seek(min(round(start_s * file.samplerate), file.frames))
-            frames = round(end_s * file.samplerate) - round(start_s * file.samplerate)
-            return file.read(frames, dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.LibsndfileError, TypeError):
-        source = _open_av(path)
-    first, last = round(start_s * source.sample_rate_hz), round(end_s * source.sample_rate_hz)
-    joined = np.concatenate([*source.blocks(), np.empty((0, source.channels), np.float32)])
-    return joined[first:last], source.sample_rate_hz
+            if file.seekable() and file.format not in _FUZZY:
+                first, last = (min(max(0, round(at_s * file.samplerate)), file.frames) for at_s in (start_s, end_s))
+                file.seek(first)
+                return file.read(max(0, last - first), dtype="float32", always_2d=True), file.samplerate
+    except _NOT_FOR_SOUNDFILE:
+        pass
+    source = _open_soundfile(path) or _open_av(path)
+    first, last = (max(0, round(at_s * source.sample_rate_hz)) for at_s in (start_s, end_s))
+    parts, at = [np.empty((0, source.channels), np.float32)], 0
+    for block in source.blocks():
+        parts.append(block[max(0, first - at) : max(0, last - at)].copy())
+        at += len(block)
+        if at >= last:
+            break
+    return np.concatenate(parts), source.sample_rate_hz
+
+
+#: Formats in which libsndfile seeks to about the right place, not to it (mp3 of variable bit rate, ends of ogg).
+_FUZZY = {"MP3", "OGG"}
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is untyped
+    """A file read from its start to its end. soundfile seeks after every read, which garbles mp3 at block borders."""
+
+    def seekable(self) -> bool:
+        """Never, so that ``read`` does not."""
+        return False
+
+
+#: An unknown format; a ``.raw`` file, which needs its rate told; a name that is no Unicode.
+_NOT_FOR_SOUNDFILE = (soundfile.LibsndfileError, TypeError, UnicodeError)
 
 
 def _open_soundfile(path: Path) -> _Source | None:
     """The file through libsndfile, or None where it does not know the format."""
     _check_readable(path)
     try:
-        file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, TypeError):
+        file = _Forward(path)
+    except _NOT_FOR_SOUNDFILE:
         return None
+    _check_whole(file, path)
     frames = block_frames(file.samplerate, file.channels)
 
     def blocks() -> Iterator[FloatArray]:
@@ -107,6 +143,17 @@ def _check_readable(path: Path) -> None:
         ) from error
 
 
+def _check_whole(file: soundfile.SoundFile, path: Path) -> None:
+    """Raise ``AudioError`` for a wav, rf64 or aiff that ends before its header says so."""
+    for promise in _PROMISES:
+        if match := promise.search(file.extra_info):
+            promised, there = int(match["promised"]), int(match["there"])
+            if there + SLACK < promised < UNKNOWN_BYTES:
+                file.close()
+                percent = 100 * there // promised
+                raise AudioError(f"the first {percent} % of a file", "a whole file", f"copy {path.name} again")
+
+
 def block_frames(sample_rate_hz: int, channels: int) -> int:
     """Frames in one block of the grid: 10 s, less where many channels at a high rate would take too much memory."""
     return max(1, min(round(BLOCK_S * sample_rate_hz), MAX_BLOCK_VALUES // max(1, channels)))
@@ -117,7 +164,7 @@ def _open_av(path: Path) -> _Source:
     import av  # slow to import, and most libraries never need it
 
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(f"file:{path}", metadata_errors="replace")  # or "concat:x.wma" would be a protocol
     except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(
             "a file that neither libsndfile nor FFmpeg can read", "a sound or a video", f"convert it ({error})"
@@ -173,19 +220,21 @@ def _mono(blocks: Iterator[FloatArray], path: Path) -> Iterator[FloatArray]:
     for block in blocks:
         # float64 sums: a float32 sum of squares of huge samples could overflow to infinity.
         energy = np.einsum("ij,ij->j", block, block, dtype=np.float64)
-        if not np.isfinite(energy).all():
-            raise AudioError(
-                f"samples that are not numbers (NaN or infinity) in {path.name}", "finite samples", "render it again"
-            )
+        if not (energy <= MAX_MEAN_SQUARE * len(block)).all():
+            what = "samples far beyond full scale" if np.isfinite(energy).all() else "NaN or infinity among the samples"
+            raise AudioError(f"{what} in {path.name}", "finite samples around -1..1", "render it again")
         if block.shape[1] == 1:
             yield block[:, 0]
             continue
         heard = energy if heard is None else heard + energy
-        mean = block.mean(axis=1, dtype=np.float32)
-        floor = energy.max() * 10 ** (-ANTI_PHASE_DB / 10)
-        cancelled = float(np.dot(mean, mean)) < floor
-        # The loudest so far, not of this block: two equal channels must not swap from block to block.
-        yield block[:, int(np.argmax(heard))] if cancelled else mean
+        # einsum throughout: measured, block.mean(axis=1) takes 4 times as long, and BLAS's dot wakes all its threads.
+        mean = np.einsum("ij->i", block, dtype=np.float64) / block.shape[1]
+        if np.einsum("i,i->", mean, mean) < energy.max() * 10 ** (-ANTI_PHASE_DB / 10):
+            # Of those about as loud as the loudest, the loudest so far: equal channels must not swap between blocks.
+            loud = energy >= energy.max() / 2
+            yield block[:, int(np.argmax(np.where(loud, heard, -1.0)))]
+        else:
+            yield mean.astype(np.float32)
 
 
 def resample(blocks: Iterable[FloatArray], source_hz: int, target_hz: int) -> Iterator[FloatArray]:

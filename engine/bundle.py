@@ -152,7 +152,7 @@ def read_manifest(path: Path) -> Manifest:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ManifestError(f"{path} ({error})", "a JSON manifest", "pull or export the bundle again") from error
-    if not isinstance(raw, dict) or raw.get("format") != MANIFEST_FORMAT:
+    if not isinstance(raw, dict) or raw.get("format") is True or raw.get("format") != MANIFEST_FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
         raise ManifestError(
             f"manifest format {found!r} in {path}", f"format {MANIFEST_FORMAT}", "update earshot or export it again"
@@ -166,13 +166,13 @@ def read_manifest(path: Path) -> Manifest:
         audio=_audio_tower(reader.section("audio")),
         text=_text_tower(reader.section("text")),
         calibration={
-            kind: Calibration(*(section.get(key, float) for key in ("slope", "intercept", "cutoff")))
-            for kind in reader.get("calibration", dict)
-            if (section := reader.require("calibration").require(kind))
+            kind: _calibration(reader.require("calibration").require(kind)) for kind in reader.get("calibration", dict)
         },
-        files=dict(reader.get("files", dict)),
+        files={name: reader.require("files").get(name, str) for name in reader.get("files", dict)},
         extra={key: value for key, value in raw.items() if key not in _KNOWN_KEYS},
     )
+    if manifest.audio is None and manifest.text is None:
+        raise reader.error("audio and text", "nothing", "at least one tower")
     if "@" not in manifest.space_id:
         raise ManifestError(f"space_id {manifest.space_id!r}", "name@hash", "export the bundle again")
     return manifest
@@ -196,7 +196,19 @@ def _audio_tower(reader: _Reader | None) -> AudioTower | None:
     )
     if tower.hop_s > tower.window_s:
         raise reader.error("hop_s", str(tower.hop_s), f"at most window_s = {tower.window_s}")
+    for key, seconds in (("window_s", tower.window_s), ("hop_s", tower.hop_s)):
+        if round(seconds * tower.sample_rate_hz) < 1:
+            raise reader.error(key, str(seconds), f"at least one sample at {tower.sample_rate_hz} Hz")
     return tower
+
+
+def _calibration(reader: _Reader) -> Calibration:
+    slope, intercept, cutoff = (reader.finite(key) for key in ("slope", "intercept", "cutoff"))
+    if slope <= 0:
+        raise reader.error("slope", str(slope), "a positive number: a higher cosine is more relevant")
+    if not 0 <= cutoff <= 1:
+        raise reader.error("cutoff", str(cutoff), "a relevance from 0 to 1")
+    return Calibration(slope, intercept, cutoff)
 
 
 def _text_tower(reader: _Reader | None) -> TextTower | None:
@@ -206,7 +218,7 @@ def _text_tower(reader: _Reader | None) -> TextTower | None:
         graph=reader.get("graph", str),
         tokenizer=reader.get("tokenizer", str),
         max_tokens=reader.positive("max_tokens", int),
-        languages=tuple(reader.get("languages", list)),
+        languages=reader.texts("languages"),
         lowercase=reader.get("lowercase", bool),
     )
 
@@ -224,7 +236,7 @@ class _Reader:
     def get(self, key: str, kind: type) -> Any:
         value = self._raw.get(key)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            value = float(value) if abs(value) < 2**63 else math.inf
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             found = "nothing" if value is None else f"{value!r}"
             raise self.error(key, found, f"a value of type {kind.__name__}")
@@ -232,9 +244,21 @@ class _Reader:
 
     def positive(self, key: str, kind: type) -> Any:
         value = self.get(key, kind)
-        if not (value > 0 and math.isfinite(value)):
+        if not 0 < value < 2**63:
             raise self.error(key, repr(value), "a positive number")
         return value
+
+    def finite(self, key: str) -> float:
+        value: float = self.get(key, float)
+        if not math.isfinite(value):
+            raise self.error(key, repr(value), "a finite number")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        values = self.get(key, list)
+        if not all(isinstance(value, str) for value in values):
+            raise self.error(key, repr(values), "a list of texts")
+        return tuple(values)
 
     def section(self, key: str) -> _Reader | None:
         return None if self._raw.get(key) is None else self.require(key)

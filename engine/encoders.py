@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from engine.windows import cut
 BATCH_WINDOWS = 16
 #: How far a golden vector may move on another machine; a wrong or collapsed graph moves by far more.
 GOLDEN_TOLERANCE = 0.02
+_PULL = "pull the bundle again"
 
 
 class AudioEncoder(Protocol):
@@ -83,8 +85,10 @@ class OnnxEncoders:
     def audio(self) -> OnnxAudioEncoder:
         """The audio tower. Raises ``BundleError``, ``DeviceError``."""
         encoder = OnnxAudioEncoder(self.bundle, self._device, self._threads)
-        golden = self._golden()
-        _self_test(encoder.encode_audio(golden["audio_samples"]), golden["audio_vectors"], "audio")
+        samples, vectors = self._golden("audio_samples", "audio_vectors")
+        if samples.shape[1:] != (self.space.window_samples,):
+            raise BundleError(f"golden samples {list(samples.shape)}", f"[n, {self.space.window_samples}]", _PULL)
+        _self_test(encoder.encode_audio(samples), vectors, "audio")
         self._note(encoder.session)
         return encoder
 
@@ -92,8 +96,8 @@ class OnnxEncoders:
     def text(self) -> OnnxTextEncoder:
         """The text tower. Raises ``BundleError``, ``DeviceError``."""
         encoder = OnnxTextEncoder(self.bundle, self._device, self._threads)
-        golden = self._golden()
-        _self_test(encoder.encode_text([str(t) for t in golden["texts"]]), golden["text_vectors"], "text")
+        texts, vectors = self._golden("texts", "text_vectors")
+        _self_test(encoder.encode_text([str(text) for text in texts]), vectors, "text")
         self._note(encoder.session)
         return encoder
 
@@ -102,12 +106,18 @@ class OnnxEncoders:
         """Where the audio tower runs."""
         return self.audio.session.device
 
-    def _golden(self) -> Mapping[str, NDArray[Any]]:
+    def _golden(self, inputs: str, outputs: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Golden inputs ``[n, …]`` and their vectors ``[n, dim]``, n >= 1. Raises ``BundleError``."""
         path = self.bundle.path("golden.npz")
         try:
-            return dict(np.load(path, allow_pickle=False))
-        except (ValueError, OSError) as error:
-            raise BundleError(f"{path} ({error})", "golden inputs and outputs", "pull the bundle again") from error
+            with np.load(path, allow_pickle=False) as golden:
+                found, vectors = golden[inputs], golden[outputs]
+        except (ValueError, OSError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+            raise BundleError(f"{path} ({error})", "golden inputs and outputs", _PULL) from error
+        if not len(found) or vectors.shape != (len(found), self.space.dim):
+            shape = f"{outputs} {list(vectors.shape)} for {len(found)} {inputs} in {path}"
+            raise BundleError(shape, f"[n, {self.space.dim}], n >= 1", _PULL)
+        return found, vectors
 
     def _note(self, session: Session) -> None:
         if session.note and session.note not in self.notes:
@@ -124,18 +134,19 @@ class OnnxAudioEncoder:
 
     def encode_audio(self, windows: FloatArray) -> FloatArray:
         """``[n, window_samples]`` -> unit ``[n, dim]``. Raises ``ValueError`` on other shapes, NaN, infinity."""
-        windows = np.asarray(windows, np.float32)
-        if windows.ndim != 2 or windows.shape[1] != self._space.window_samples:
-            raise ValueError(f"found windows of shape {windows.shape}, expected [n, {self._space.window_samples}]")
-        if not np.isfinite(windows).all():
-            raise ValueError("found NaN or infinity among the samples, expected finite ones")
+        windows = checked_windows(windows, self._space)
         out = np.empty((len(windows), self._space.dim), np.float32)
         for start in range(0, len(windows), BATCH_WINDOWS):
             batch = windows[start : start + BATCH_WINDOWS]
             full = np.zeros((BATCH_WINDOWS, windows.shape[1]), np.float32)
             full[: len(batch)] = batch
-            out[start : start + len(batch)] = self.session.run({"samples": full})[: len(batch)]
+            found = checked_output(self.session.run({"samples": full}), (BATCH_WINDOWS, self._space.dim))
+            out[start : start + len(batch)] = found[: len(batch)]
         return normalise(out)
+
+
+#: What a tokenizer may say about padding; to which length is for us to say.
+_PADDING = ("direction", "pad_id", "pad_type_id", "pad_token")
 
 
 class OnnxTextEncoder:
@@ -151,8 +162,10 @@ class OnnxTextEncoder:
         except Exception as error:  # tokenizers raises bare Exception
             raise BundleError(f"{path} ({error})", "a tokenizer", "pull the bundle again") from error
         self._tokenizer.enable_truncation(tower.max_tokens)
-        self._tokenizer.enable_padding()
+        padding = self._tokenizer.padding or {}
+        self._tokenizer.enable_padding(**{key: padding[key] for key in _PADDING if key in padding})
         self._lowercase = tower.lowercase
+        self._dim = bundle.manifest.dim
         self.session = Session(bundle.path(tower.graph), device, threads)
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
@@ -161,10 +174,34 @@ class OnnxTextEncoder:
             raise QueryError("an empty text", "words that describe a sound", "try: rain on a tin roof")
         if not texts:
             raise QueryError("no texts", "at least one", "pass a list of strings")
-        encodings = self._tokenizer.encode_batch([text.lower() if self._lowercase else text for text in texts])
+        try:
+            encodings = self._tokenizer.encode_batch([text.lower() if self._lowercase else text for text in texts])
+        except Exception as error:  # tokenizers raises bare Exception, and TypeError for lone surrogates
+            raise QueryError(f"a text that can't be read ({error})", "words that describe a sound") from error
         ids = np.array([e.ids for e in encodings], np.int64)
         mask = np.array([e.attention_mask for e in encodings], np.int64)
-        return normalise(self.session.run({"input_ids": ids, "attention_mask": mask}))
+        if not mask.any(axis=1).all():
+            unknown = texts[int(np.argmin(mask.any(axis=1)))]
+            raise QueryError(f"no word that the model knows in {unknown!r}", "words that describe a sound")
+        found = self.session.run({"input_ids": ids, "attention_mask": mask})
+        return normalise(checked_output(found, (len(texts), self._dim)))
+
+
+def checked_windows(windows: FloatArray, space: Space) -> FloatArray:
+    """The windows as float32 ``[n, window_samples]``. Raises ``ValueError`` on other shapes, NaN, infinity."""
+    windows = np.asarray(windows, np.float32)
+    if windows.ndim != 2 or windows.shape[1] != space.window_samples:
+        raise ValueError(f"found windows of shape {windows.shape}, expected [n, {space.window_samples}]")
+    if not np.isfinite(windows).all():
+        raise ValueError("found NaN or infinity among the samples, expected finite ones")
+    return windows
+
+
+def checked_output(vectors: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """What a graph gave, ``[n, dim]``. Raises ``BundleError`` on another shape, which numpy would broadcast."""
+    if vectors.shape != shape:
+        raise BundleError(f"a graph that gives vectors {list(vectors.shape)}", f"{list(shape)}", "export it again")
+    return vectors
 
 
 def normalise(vectors: NDArray[Any]) -> FloatArray:

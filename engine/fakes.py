@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engine.bundle import Calibration
-from engine.encoders import normalise
+from engine.encoders import checked_windows, normalise
 from engine.errors import QueryError
 from engine.types import Device, FloatArray, Space
 
@@ -43,7 +43,13 @@ class FakeEncoders:
         return self
 
     def encode_audio(self, windows: FloatArray) -> FloatArray:
-        """``[n, window_samples]`` -> L2-normalised ``[n, dim]``: the loudest band's word, or ``silence``."""
+        """``[n, window_samples]`` -> L2-normalised ``[n, dim]``: the loudest band's word, or ``silence``.
+
+        Raises ``ValueError`` as the real ones do.
+        """
+        windows = checked_windows(windows, self.space)
+        if not len(windows):
+            return np.empty((0, self.space.dim), np.float32)
         spectra = np.abs(np.fft.rfft(windows, axis=1))
         peaks_hz = spectra.argmax(axis=1) * self.space.sample_rate_hz / windows.shape[1]
         loud = np.abs(windows).max(axis=1) > 1e-4
@@ -53,7 +59,7 @@ class FakeEncoders:
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
         """n texts -> L2-normalised ``[n, dim]``: the mean of their words. Raises ``QueryError`` if one is empty."""
         bags = [re.findall(r"\w+", text.casefold()) for text in texts]
-        if not all(bags):
+        if not bags or not all(bags):
             raise QueryError("an empty text", "words that describe a sound")
         return normalise(np.stack([np.mean([self._word(word) for word in bag], axis=0) for bag in bags]))
 

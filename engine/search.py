@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from engine.bundle import Calibration
 from engine.errors import QueryError
@@ -16,8 +17,8 @@ from engine.types import Clause, Filter, FloatArray, Hit, Moment, Op
 
 #: Windows asked for at first, for each file wanted: most files answer with a few windows.
 WINDOWS_A_FILE = 4
-#: At most this many of one file's best windows are looked at for its moment.
-MOMENT_WINDOWS = 64
+#: This many windows on each side of a file's best one are looked at first; where all belong to the moment, more.
+MOMENT_REACH = 32
 #: A neighbouring window belongs to the moment if its cosine reaches this share of the file's best one.
 MOMENT_SHARE = 0.75
 
@@ -36,9 +37,7 @@ def find_moments(
     if k < 1:
         raise QueryError(f"k = {k}", "a positive number of results")
     best = _best_windows(memory, vector, k, where or Filter())
-    wheres = [(where or Filter()).also(_is(hit)) for hit in best]
-    windows = memory.search_many(vector, MOMENT_WINDOWS, wheres) if wheres else []
-    return [_moment(hit, hits, calibration) for hit, hits in zip(best, windows, strict=True)]
+    return [_moment(stretch, calibration) for stretch in _stretches(memory, vector, best)]
 
 
 def _best_windows(memory: Memory, vector: FloatArray, k: int, where: Filter) -> list[Hit]:
@@ -56,29 +55,69 @@ def _best_windows(memory: Memory, vector: FloatArray, k: int, where: Filter) -> 
     return sorted(best.values(), key=lambda hit: (-hit.score, hit.id))[:k]
 
 
-def _moment(best: Hit, hits: Sequence[Hit], calibration: Calibration) -> Moment:
-    """Grow from the best window over neighbours that score at least a share of it (eq.: s_i >= share * s_best)."""
-    by_index = {int(hit.payload["window"]): hit for hit in (*hits, best)}
-    floor = best.score * MOMENT_SHARE if best.score > 0 else best.score
-    first = last = int(best.payload["window"])
-    while first - 1 in by_index and by_index[first - 1].score >= floor:
-        first -= 1
-    while last + 1 in by_index and by_index[last + 1].score >= floor:
-        last += 1
-    payload = best.payload
+@dataclass(slots=True)
+class _Stretch:
+    """The windows ``first``..``last`` about the best one of a file, all above the floor; it grows at its ends."""
+
+    best: Hit
+    first: Hit
+    last: Hit
+
+    @property
+    def floor(self) -> float:
+        """What a neighbour must score: a share of the file's best."""
+        return self.best.score * MOMENT_SHARE if self.best.score > 0 else self.best.score
+
+    def beyond(self, reach: int) -> tuple[Filter, Filter]:
+        """The next ``reach`` windows before and after it."""
+        first, last = _index(self.first), _index(self.last)
+        return (
+            Filter((_is(self.best), Clause("window", "<", first), Clause("window", ">=", first - reach))),
+            Filter((_is(self.best), Clause("window", ">", last), Clause("window", "<=", last + reach))),
+        )
+
+    def grow(self, before: Sequence[Hit], after: Sequence[Hit], reach: int) -> bool:
+        """Take in neighbour after neighbour that scores enough. Whether an end may go on beyond ``reach``."""
+        known = {_index(hit): hit for hit in (*before, *after) if hit.score >= self.floor}
+        first, last = _index(self.first), _index(self.last)
+        while hit := known.get(_index(self.first) - 1):
+            self.first = hit
+        while hit := known.get(_index(self.last) + 1):
+            self.last = hit
+        return first - _index(self.first) == reach or _index(self.last) - last == reach
+
+
+def _stretches(memory: Memory, vector: FloatArray, best: Sequence[Hit]) -> list[_Stretch]:
+    """For each best window, the run of neighbours that score at least a share of it (s_i >= share * s_best)."""
+    stretches = [_Stretch(hit, hit, hit) for hit in best]
+    growing, reach = stretches, MOMENT_REACH
+    while growing:
+        found = iter(memory.search_many(vector, reach, [where for s in growing for where in s.beyond(reach)]))
+        growing = [s for s in growing if s.grow(next(found), next(found), reach)]
+        reach *= 4
+    return stretches
+
+
+def _moment(stretch: _Stretch, calibration: Calibration) -> Moment:
+    best, payload = stretch.best, stretch.best.payload
     paths = tuple(payload["paths"])
+    end_s = float(stretch.last.payload["end_s"])
     return Moment(
         path=paths[0],
         paths=paths,
-        start_s=float(by_index[first].payload["start_s"]),
-        end_s=float(by_index[last].payload["end_s"]),
+        start_s=float(stretch.first.payload["start_s"]),
+        end_s=end_s,
         score=best.score,
         relevance=calibration.relevance(best.score),
-        duration_s=float(payload.get("duration_s", by_index[last].payload["end_s"])),
+        duration_s=float(payload.get("duration_s", end_s)),
         title=payload.get("title"),
         caption=payload.get("caption"),
         payload=payload,
     )
+
+
+def _index(hit: Hit) -> int:
+    return int(hit.payload["window"])
 
 
 def _is(hit: Hit) -> Clause:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
@@ -25,23 +25,31 @@ class Session:
     """
 
     def __init__(self, graph: Path, device: Device = "auto", threads: int | None = None) -> None:
-        self.device: Device = "cpu"
+        if device not in get_args(Device):
+            raise DeviceError(f"device {device!r}", f"one of {', '.join(get_args(Device))}")
+        self.device: Device = "cpu" if device == "auto" else device
         self.note = ""
+        threads = threads or cpu_count()
         if device == "auto":
             missing = why_no_cuda()
-            device = "cpu" if missing else "cuda"
-            self.note = f"running on the CPU: {missing}" if missing else ""
-        self._session = _open(graph, device, threads or cpu_count())
-        bound = self._session.get_providers()[0]
-        if device == "cuda" and bound != "CUDAExecutionProvider":
-            raise DeviceError(
-                f"onnxruntime bound {bound}", "CUDAExecutionProvider", "install earshot[cuda], or use --device cpu"
-            )
-        self.device = device
+            if not missing:
+                try:
+                    self._session = _open(graph, "cuda", threads)
+                except (DeviceError, BundleError) as error:  # a card without cuDNN, or with its memory taken
+                    missing = str(error)
+                else:
+                    self.device = "cuda"
+                    return
+            self.note = f"running on the CPU: {missing}"
+        self._session = _open(graph, self.device, threads)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The graph's first output for these inputs."""
-        output: NDArray[np.float32] = self._session.run(None, dict(feeds))[0]
+        """The graph's first output for these inputs. Raises ``BundleError`` if the graph does not take them."""
+        try:
+            output: NDArray[np.float32] = self._session.run(None, dict(feeds))[0]
+        except Exception as error:  # onnxruntime raises its own unrelated classes
+            given = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
+            raise BundleError(f"a graph that fails on {given} ({error})", "one that runs", "pull it again") from error
         return output
 
 
@@ -65,6 +73,7 @@ def cpu_count() -> int:
 
 
 def _open(graph: Path, device: Device, threads: int) -> Any:
+    """The graph on ``cpu`` or ``cuda``, and nowhere else."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -81,8 +90,14 @@ def _open(graph: Path, device: Device, threads: int) -> Any:
         # HEURISTIC: an exhaustive search costs a second for every new shape.
         providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
     try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=providers)
+        session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
     except Exception as error:  # onnxruntime raises its own unrelated classes
         raise BundleError(
             f"a graph that can't be loaded ({graph.name}: {error})", "an ONNX model", "pull it again"
         ) from error
+    bound = session.get_providers()[0]
+    if device == "cuda" and bound != "CUDAExecutionProvider":
+        raise DeviceError(
+            f"onnxruntime bound {bound}", "CUDAExecutionProvider", "install earshot[cuda], or use --device cpu"
+        )
+    return session
