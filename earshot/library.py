@@ -146,6 +146,7 @@ class Library:
         from indexer.pipeline import IndexOptions, index
 
         roots = [Path(path) for path in paths]
+        _ = self._encoders.audio  # a broken model or a missing device is said before any work is done
         memory = self._open_memory(wait_s=0.0)
         options = IndexOptions(jobs, retry_failed, prune)
         return index(roots, self._encoders, memory, self._ledger, options, on_progress)

@@ -22,8 +22,10 @@ def run_tour(sounds: Path | None = None) -> None:
     base = Path(platformdirs.user_cache_dir("earshot")) / "demo"
     if sounds is None:
         sounds = base / "sounds"
-        made = write_sounds(sounds)
-        show.out.print(f"Made {len(made)} sounds in {sounds}", soft_wrap=True)
+        if not sounds.is_dir():
+            made = write_sounds(base / "unfinished")
+            (base / "unfinished").rename(sounds)
+            show.out.print(f"Made {len(made)} sounds in {sounds}", soft_wrap=True)
     sounds = sounds.absolute()
     folder = base / f"library-{hashlib.sha256(str(sounds).encode()).hexdigest()[:12]}"
     with Library(folder) as library:

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from engine.errors import LibraryError
+from indexer.ledger import MIGRATIONS, Ledger
+
+
+@pytest.fixture
+def ledger(tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    yield ledger
+    ledger.close()
+
+
+def test_a_content_is_indexed_only_when_it_is_complete(ledger: Ledger):
+    ledger.announce("a")
+    assert not ledger.is_indexed("a")
+    ledger.complete("a", windows=3, duration_s=2.5)
+    ledger.assign(Path("/x.wav"), 10, 20, "a")
+    assert ledger.is_indexed("a")
+    totals = ledger.totals()
+    assert (totals.files, totals.failed, totals.windows, totals.audio_s) == (1, 0, 3, 2.5)
+
+
+def test_announcing_again_does_not_undo_completion(ledger: Ledger):
+    ledger.announce("a")
+    ledger.complete("a", 1, 1.0)
+    ledger.announce("a")
+    assert ledger.is_indexed("a")
+
+
+def test_copies_count_once_in_windows_and_twice_in_files(ledger: Ledger):
+    ledger.announce("a")
+    ledger.complete("a", 4, 8.0)
+    ledger.assign(Path("/1.wav"), 1, 1, "a")
+    ledger.assign(Path("/2.wav"), 1, 1, "a")
+    assert ledger.paths_of("a") == [Path("/1.wav"), Path("/2.wav")]
+    assert (ledger.totals().files, ledger.totals().windows) == (2, 4)
+
+
+def test_orphans_are_contents_without_a_file(ledger: Ledger):
+    for sha256 in "abc":
+        ledger.announce(sha256)
+        ledger.complete(sha256, 1, 1.0)
+    ledger.assign(Path("/b.wav"), 1, 1, "b")
+    assert sorted(ledger.orphans(10)) == ["a", "c"]
+    assert len(ledger.orphans(1)) == 1
+    ledger.mark_pending(["a"])
+    assert not ledger.is_indexed("a")
+    ledger.drop_contents(["a"])
+    assert ledger.orphans(10) == ["c"]
+
+
+def test_names_that_are_not_utf8_survive(ledger: Ledger):
+    odd = Path(os.fsdecode(b"/caf\xe9 \n.wav"))
+    ledger.fail(odd, 1, 2, "broken")
+    row = ledger.file(odd)
+    assert row is not None
+    assert row.path == odd
+    assert [r.path for r in ledger.files(failed=True)] == [odd]
+
+
+def test_files_pages_through_more_than_one_page(ledger: Ledger):
+    with ledger.transaction():
+        for n in range(2500):
+            ledger.fail(Path(f"/{n:05d}.wav"), 1, 1, "broken")
+    paths = [row.path for row in ledger.files()]
+    assert len(paths) == 2500
+    assert paths == sorted(paths)
+
+
+def test_a_transaction_that_fails_leaves_nothing(ledger: Ledger):
+    def half_done() -> None:
+        with ledger.transaction():
+            ledger.fail(Path("/a.wav"), 1, 1, "broken")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half_done()
+    assert ledger.file(Path("/a.wav")) is None
+
+
+def test_a_newer_ledger_is_refused(tmp_path: Path):
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
+    db.close()
+    with pytest.raises(LibraryError, match="newer"):
+        Ledger(path)
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path):
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(LibraryError, match="can't be opened"):
+        Ledger(path)

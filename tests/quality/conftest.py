@@ -1,0 +1,48 @@
+"""Real sounds where they are present: the data folder beside the project."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from earshot import Library
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Clip:
+    path: Path
+    label: str
+
+
+@pytest.fixture(scope="session")
+def dev_clips() -> list[Clip]:
+    """The dev split: recordings of 45 kinds, for verdicts only."""
+    if not (DATA / "sounds.csv").is_file():
+        pytest.skip("no ../shared/data: the real sounds are not here")
+    with (DATA / "sounds.csv").open(encoding="utf-8", newline="") as stream:
+        return [Clip(DATA / row["path"], row["label"]) for row in csv.DictReader(stream) if row["split"] == "dev"]
+
+
+@pytest.fixture(scope="session")
+def dev_library(dev_clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    """The dev split under names that say nothing."""
+    folder = tmp_path_factory.mktemp("dev")
+    sounds = folder / "sounds"
+    sounds.mkdir()
+    for number, clip in enumerate(dev_clips):
+        (sounds / f"{number:04}{clip.path.suffix}").symlink_to(clip.path)
+    with Library(folder / "library", device="cpu") as library:
+        report = library.index([sounds])
+        assert (report.indexed, report.failed) == (len(dev_clips), [])
+        yield library
+
+
+def dev_number(path: str) -> int:
+    """Which dev clip a hit is."""
+    return int(Path(path).stem)

@@ -1,0 +1,82 @@
+"""Floors under the shipped model: on the demo's sounds everywhere, on real ones where they are present."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from earshot import Library
+from earshot.demo import QUERIES, SIREN_FROM_S, SIREN_TO_S, write_sounds
+from tests.quality.conftest import Clip, dev_number
+
+P_AT_1_FLOOR = 0.30
+EXPECTED = {
+    "an emergency siren wailing": ("siren_wail.wav", "balcony_windy_evening.ogg"),
+    "a dog barking": ("dog_barks.wav",),
+    "someone typing on a keyboard": ("keyboard_typing.flac",),
+    "waves breaking on a beach": ("ocean_waves.mp3",),
+    "a helicopter flying over": ("helicopter_flyover.ogg",),
+    "birds singing in the morning": ("garden_birds.flac",),
+}
+
+
+@pytest.fixture(scope="module")
+def demo_library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    folder = tmp_path_factory.mktemp("demo")
+    write_sounds(folder / "sounds")
+    with Library(folder / "library", device="cpu") as library:
+        library.index([folder / "sounds"])
+        yield library
+
+
+def test_the_demo_asks_what_is_expected_here():
+    assert set(QUERIES) == set(EXPECTED)
+
+
+def test_most_demo_queries_find_their_sound_first(demo_library: Library):
+    first = {query: Path(demo_library.search(query, k=1, min_relevance=0)[0].path).name for query in QUERIES}
+    right = [query for query, name in first.items() if name in EXPECTED[query]]
+    assert len(right) >= 5, first
+
+
+def test_the_siren_is_found_inside_the_windy_evening(demo_library: Library):
+    [moment] = demo_library.search("an emergency siren wailing", filters=["path~windy_evening"], min_relevance=0)
+    middle = (moment.start_s + moment.end_s) / 2
+    assert SIREN_FROM_S - 1 <= middle <= SIREN_TO_S + 1
+
+
+def test_text_to_audio_on_real_sounds(dev_library: Library, dev_clips: list[Clip]):
+    kinds = sorted({clip.label for clip in dev_clips})
+    right = 0
+    for kind in kinds:
+        best = dev_library.search(kind, k=1, min_relevance=0)[0]
+        right += dev_clips[dev_number(best.path)].label == kind
+    assert right / len(kinds) >= P_AT_1_FLOOR
+
+
+def test_typing_is_found(dev_library: Library, dev_clips: list[Clip]):
+    found = dev_library.search("someone typing on a keyboard", k=5, min_relevance=0)
+    assert "typing" in [dev_clips[dev_number(moment.path)].label for moment in found]
+
+
+def test_renamed_and_tag_stripped_copies_are_found(dev_library: Library, dev_clips: list[Clip], tmp_path: Path):
+    for number in range(0, len(dev_clips), 20):
+        samples, rate_hz = soundfile.read(dev_clips[number].path, dtype="float32")
+        copy = tmp_path / f"untitled {number}.flac"
+        soundfile.write(copy, samples, rate_hz)
+        best = dev_library.search(audio=copy, k=1, min_relevance=0)[0]
+        assert dev_number(best.path) == number
+        assert best.score > 0.99
+
+
+def test_a_copy_under_another_name_is_one_sound(dev_clips: list[Clip], tmp_path: Path):
+    for name in ("one.ogg", "two.ogg"):
+        shutil.copy(dev_clips[0].path, tmp_path / name)
+    with Library(tmp_path / "library", device="cpu") as library:
+        library.index([tmp_path])
+        [moment] = library.search(dev_clips[0].label, min_relevance=0)
+    assert [Path(path).name for path in moment.paths] == ["one.ogg", "two.ogg"]

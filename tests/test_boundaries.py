@@ -1,0 +1,45 @@
+"""The run time stands on its own: no torch, and no import of what a command does not need."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from earshot.demo import write_sounds
+
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "transformers", "sentence_transformers", "onnx", "onnxscript"}:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocker())
+from earshot import Library
+with Library(sys.argv[1]) as library:
+    report = library.index([sys.argv[2]])
+    found = library.search("a siren", k=3, min_relevance=0)
+    like = library.search(audio=sys.argv[2] + "/alarms/siren_wail.wav", k=1, min_relevance=0)
+import json
+print(json.dumps([report.indexed, len(report.failed), len(found), like[0].path]))
+"""
+
+
+def test_indexing_and_searching_need_no_torch(tmp_path: Path):
+    made = write_sounds(tmp_path / "sounds")
+    command = [sys.executable, "-c", BLOCKED, str(tmp_path / "library"), str(tmp_path / "sounds")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    indexed, failed, found, like = json.loads(result.stdout)
+    assert (indexed, failed, found) == (len(made), 0, 3)
+    assert like.endswith("siren_wail.wav")
+
+
+def test_help_imports_neither_the_model_nor_the_store():
+    code = (
+        "import sys, earshot.cli; "
+        "print([m for m in ('onnxruntime', 'qdrant_edge', 'av', 'soundfile', 'numpy') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
