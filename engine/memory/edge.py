@@ -16,7 +16,7 @@ import qdrant_edge as qdrant
 from engine.errors import MemoryStoreError, SpaceMismatchError
 from engine.memory.checks import check_filter, check_k, check_payload, check_points, check_vector
 from engine.memory.edge_filter import edge_filter
-from engine.memory.edge_shard import open_shard, refusals, search_params, sync_folder
+from engine.memory.edge_shard import alone, open_shard, refusals, search_params, sync_folder
 from engine.memory.folding import with_folded, without_folded
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
@@ -31,7 +31,7 @@ class EdgeMemory:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._shard: qdrant.EdgeShard | None = None
         self._space: tuple[str, int] | None = None
         self._closed = False
@@ -40,21 +40,22 @@ class EdgeMemory:
         """See ``Memory.ensure_space``."""
         if self._closed:
             self._open_shard()
-        self._refuse_other(space_id, dim)
         if self._shard is not None:
+            self._refuse_other(space_id, dim)
             return
-        with refusals(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        self._shard = open_shard(self._folder / f"{quote(space_id, safe='@')}.shard", dim)
-        self._space = (space_id, dim)
-        with refusals(self._folder):
-            self._write_current(space_id, dim)
+        with refusals(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with alone(self.folder):
+                self._refuse_other(space_id, dim)
+                self._shard = open_shard(self.folder / f"{quote(space_id, safe='@')}.shard", dim)
+                self._space = (space_id, dim)
+                self._write_current(space_id, dim)
 
     def upsert(self, points: Sequence[Point]) -> None:
         """See ``Memory.upsert``."""
         shard, dim = self._open_shard()
         check_points(points, dim)
-        with refusals(self._folder):
+        with refusals(self.folder):
             for first in range(0, len(points), _BATCH):
                 batch = [
                     qdrant.Point(point.id, _numbers(point.vector), _stored(point.payload))
@@ -68,7 +69,7 @@ class EdgeMemory:
         if not where:
             raise ValueError("an empty filter would delete everything")
         condition = _condition(where)
-        with refusals(self._folder):
+        with refusals(self.folder):
             shard.update(qdrant.UpdateOperation.delete_points_by_filter(condition or qdrant.Filter()))
 
     def set_payload(self, where: Filter, payload: Payload) -> None:
@@ -76,7 +77,7 @@ class EdgeMemory:
         shard, _ = self._open_shard()
         check_payload(payload, "set_payload")
         condition = _condition(where) or qdrant.Filter()
-        with refusals(self._folder):
+        with refusals(self.folder):
             shard.update(qdrant.UpdateOperation.set_payload_by_filter(condition, with_folded(payload)))
 
     def search(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[Hit]:
@@ -88,12 +89,13 @@ class EdgeMemory:
         shard, dim = self._open_shard()
         check_k(k)
         check_vector(vector, dim, "the query")
-        conditions = [_condition(where) for where in wheres]
-        if k == 0 or not conditions:
-            return [[] for _ in conditions]
+        for where in wheres:
+            check_filter(where)
+        if k == 0 or not wheres:
+            return [[] for _ in wheres]
         query = qdrant.Query.Nearest(_numbers(vector))
-        with refusals(self._folder):
-            return [[_hit(point) for point in found] for found in _nearest(shard, query, k, conditions)]
+        with refusals(self.folder):
+            return [[_hit(point) for point in found] for found in _nearest(shard, query, k, wheres)]
 
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
         """See ``Memory.scroll``."""
@@ -104,26 +106,26 @@ class EdgeMemory:
         """See ``Memory.count``."""
         shard, _ = self._open_shard()
         condition = _condition(where)
-        with refusals(self._folder):
+        with refusals(self.folder):
             return shard.count(qdrant.CountRequest(exact=True, filter=condition))
 
     def optimise(self) -> None:
         """See ``Memory.optimise``."""
         shard, _ = self._open_shard()
-        with refusals(self._folder):
+        with refusals(self.folder):
             shard.optimize()
 
     def flush(self) -> None:
         """See ``Memory.flush``."""
         shard, _ = self._open_shard()
-        with refusals(self._folder):
+        with refusals(self.folder):
             shard.flush()
 
     def close(self) -> None:
         """See ``Memory.close``."""
         shard, self._shard, self._closed = self._shard, None, True
         if shard is not None:
-            with refusals(self._folder):
+            with refusals(self.folder):
                 shard.close()
 
     def __enter__(self) -> Self:
@@ -138,7 +140,7 @@ class EdgeMemory:
         if self._shard is None or self._space is None:
             found = "a closed memory" if self._closed else "a memory without a space"
             raise MemoryStoreError(
-                f"{found} at {self._folder}", "an open one", "call ensure_space on a new memory first"
+                f"{found} at {self.folder}", "an open one", "call ensure_space on a new memory first"
             )
         return self._shard, self._space[1]
 
@@ -148,7 +150,7 @@ class EdgeMemory:
             request = qdrant.ScrollRequest(
                 offset=offset, limit=_PAGE, filter=condition, with_payload=True, with_vector=with_vectors
             )
-            with refusals(self._folder):
+            with refusals(self.folder):
                 page, offset = shard.scroll(request)
             for point in page:
                 vector = np.array(point.vector, dtype=np.float32) if with_vectors else None
@@ -160,13 +162,13 @@ class EdgeMemory:
         known = self._space or self._read_current()
         if known is not None and known != (space_id, dim):
             raise SpaceMismatchError(
-                f"a library of {known[0]} ({known[1]} numbers) at {self._folder}",
+                f"a library of {known[0]} ({known[1]} numbers) at {self.folder}",
                 f"{space_id} ({dim} numbers)",
                 f"use the bundle of {known[0]}, or index into another library",
             )
 
     def _read_current(self) -> tuple[str, int] | None:
-        path = self._folder / "current"
+        path = self.folder / "current"
         with refusals(path):
             if not path.exists():
                 return None
@@ -175,37 +177,37 @@ class EdgeMemory:
 
     def _write_current(self, space_id: str, dim: int) -> None:
         """Name the space in one step: a reader sees the old file or the new one, also after a power cut."""
-        path = self._folder / "current"
+        path = self.folder / "current"
         if path.exists():
             return
-        unfinished = self._folder / "current.new"
+        unfinished = self.folder / "current.new"
         with unfinished.open("w", encoding="utf-8") as file:
             json.dump({"space_id": space_id, "dim": dim}, file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        sync_folder(self._folder)
+        sync_folder(self.folder)
 
 
 def _nearest(
-    shard: qdrant.EdgeShard, query: qdrant.Query, k: int, conditions: Sequence[qdrant.Filter | None]
+    shard: qdrant.EdgeShard, query: qdrant.Query, k: int, wheres: Sequence[Filter]
 ) -> list[list[qdrant.ScoredPoint]]:
-    """The k best points for each condition, best first, ties by id.
+    """The k best points for each filter, best first, ties by id.
 
     Qdrant cuts a run of equal scores anywhere. So one point more than k is asked for, and more again until the run
     that reaches over the k-th place is seen to its end.
     """
-    best: list[list[qdrant.ScoredPoint]] = [[] for _ in conditions]
-    open_ends = list(range(len(conditions)))
+    best: list[list[qdrant.ScoredPoint]] = [[] for _ in wheres]
+    open_ends = list(range(len(wheres)))
     limit = k + 1
     while open_ends:
         requests = [
             qdrant.QueryRequest(
                 query=query,
                 limit=limit,
-                filter=conditions[i],
+                filter=_condition(wheres[i]),
                 with_payload=True,
-                params=search_params(limit, filtered=conditions[i] is not None),
+                params=search_params(limit, wheres[i]),
             )
             for i in open_ends
         ]

@@ -19,15 +19,19 @@ def edge_filter(where: Filter) -> qdrant.Filter:
     )
 
 
+def stored_key(clause: Clause) -> str:
+    """The payload key that answers this clause: the folded copy for texts, the field itself for all else."""
+    return folded_key(clause.field) if isinstance(clause.value, str) else clause.field
+
+
 def _condition(clause: Clause) -> qdrant.FieldCondition:
     """What the clause asks for; for ``!=`` and ``not in``, what it denies."""
-    field, value = clause.field, clause.value
+    key, value = stored_key(clause), clause.value
     if isinstance(value, int | float):
-        return qdrant.FieldCondition(key=field, range=_range(clause.op, float(value)))
+        return qdrant.FieldCondition(key=key, range=_range(clause.op, float(value)))
     if not isinstance(value, str):
-        return qdrant.FieldCondition(key=field, match=qdrant.MatchAny(list(value)))
-    key = folded_key(field)
-    text = fold(value) if key != field else value
+        return qdrant.FieldCondition(key=key, match=qdrant.MatchAny(list(value)))
+    text = fold(value) if key != clause.field else value
     match = qdrant.MatchSubstring(text) if clause.op == "~" else qdrant.MatchValue(text)
     return qdrant.FieldCondition(key=key, match=match)
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import qdrant_edge as qdrant
 
-from engine.errors import LibraryBusyError, MemoryStoreError
+from engine.errors import EarshotError, LibraryBusyError, MemoryStoreError
 from engine.memory.base import FIELDS
+from engine.memory.edge_filter import stored_key
 from engine.memory.folding import folded_key
+from engine.types import Filter
 
 # Chosen by benchmarks/bench_memory.py at 100,000 x 384.
 # Below this many points brute force takes a few milliseconds, is exact, and spares the building of a graph.
@@ -21,6 +23,14 @@ _INDEX_FROM_POINTS = 20_000
 # A filter that leaves fewer points than this is answered by brute force over them.
 _SCAN_BELOW_POINTS = 10_000
 _LINKS, _BUILD_BREADTH, _SEARCH_BREADTH = 16, 100, 128
+
+# Payload indexes are mapped, not read at opening: that takes a sixth of the time. They get no links of their own in the
+# graph, which would double the time to build it.
+_TEXT = qdrant.KeywordIndexParams(memory=qdrant.Memory.Cold, enable_hnsw=False)
+_NUMBER = qdrant.FloatIndexParams(memory=qdrant.Memory.Cold, enable_hnsw=False)
+_INDEXES = {
+    folded_key(field) if kind is str else field: _TEXT if kind is str else _NUMBER for field, kind in FIELDS.items()
+}
 
 
 def config(dim: int) -> qdrant.EdgeConfig:
@@ -37,25 +47,27 @@ def config(dim: int) -> qdrant.EdgeConfig:
     )
 
 
-def search_params(limit: int, filtered: bool) -> qdrant.SearchParams:
-    """How to walk the graph for ``limit`` points.
+def search_params(limit: int, where: Filter) -> qdrant.SearchParams:
+    """How to look for ``limit`` points.
 
-    A plain walk under a filter loses its way where the matching points lie apart (recall 0.27 for a substring that one
-    path in seven has). ACORN also looks at the neighbours' neighbours, and finds them (Patel et al. 2024).
+    A plain walk of the graph under a filter loses its way where the matching points are strewn (recall 0.35 for a
+    substring that one path in seven has). Where Qdrant can estimate how many match, ACORN finds them: it looks at the
+    neighbours' neighbours (Patel et al. 2024). Where it can't, checking every point is right, and at 100,000 faster.
     """
-    acorn = qdrant.AcornSearchParams(enable=True, max_selectivity=1.0) if filtered else None
+    if any(clause.op == "~" or stored_key(clause) not in _INDEXES for clause in where.clauses):
+        return qdrant.SearchParams(exact=True)
+    acorn = qdrant.AcornSearchParams(enable=True) if where else None
     return qdrant.SearchParams(hnsw_ef=max(limit, _SEARCH_BREADTH), acorn=acorn)
 
 
 def open_shard(folder: Path, dim: int) -> qdrant.EdgeShard:
     """The shard of this folder for vectors ``[dim]``, made if there is none.
 
-    Raises ``LibraryBusyError`` and ``MemoryStoreError``.
+    To be called within ``alone``. Raises ``LibraryBusyError`` and ``MemoryStoreError``.
     """
     with refusals(folder):
-        with _alone(folder.parent):
-            if not folder.exists():
-                _make(folder, dim)
+        if not folder.exists():
+            _make(folder, dim)
         return qdrant.EdgeShard.load(str(folder), config(dim))
 
 
@@ -68,8 +80,8 @@ def _make(folder: Path, dim: int) -> None:
     if unfinished.exists():
         shutil.rmtree(unfinished)
     shard = qdrant.EdgeShard.create(str(unfinished), config(dim))
-    for field, kind in FIELDS.items():
-        shard.update(_index(field, kind))
+    for key, schema in _INDEXES.items():
+        shard.update(qdrant.UpdateOperation.create_field_index(key, schema))
     shard.flush()
     shard.close()
     unfinished.rename(folder)
@@ -77,26 +89,14 @@ def _make(folder: Path, dim: int) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time make a shard here; the lock goes with the process."""
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time make or open a shard here; the lock goes with the process."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
-
-
-def _index(field: str, kind: type) -> qdrant.UpdateOperation:
-    """The index of one payload field: mapped, not read at opening (a fifth of the time to open), and without links of
-    its own in the graph, which would double the time to build it and gain nothing over ACORN.
-    """
-    schema: qdrant.KeywordIndexParams | qdrant.FloatIndexParams
-    if kind is str:
-        field, schema = folded_key(field), qdrant.KeywordIndexParams(memory=qdrant.Memory.Cold, enable_hnsw=False)
-    else:
-        schema = qdrant.FloatIndexParams(memory=qdrant.Memory.Cold, enable_hnsw=False)
-    return qdrant.UpdateOperation.create_field_index(field, schema)
 
 
 def sync_folder(folder: Path) -> None:
@@ -113,7 +113,7 @@ def refusals(folder: Path) -> Iterator[None]:
     """Turn what Qdrant raises, panics included, into errors that name the folder and what to do."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (EarshotError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
         if "WouldBlock" in str(error):

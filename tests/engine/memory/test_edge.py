@@ -157,7 +157,7 @@ def test_threads_search_while_one_writes(empty: Path) -> None:
 def test_the_graph_finds_what_brute_force_finds_also_under_a_filter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one filter that leads a plain walk astray: a substring of a seventh of the paths, far from the query."""
+    """A plain walk goes astray under a substring that one path in nine has, strewn over all kinds."""
     monkeypatch.setattr("engine.memory.edge_shard._INDEX_FROM_POINTS", 500)
     monkeypatch.setattr("engine.memory.edge_shard._SCAN_BELOW_POINTS", 100)
     oracle = ExactMemory()
@@ -167,7 +167,7 @@ def test_the_graph_finds_what_brute_force_finds_also_under_a_filter(
     points = []
     for i in range(4000):
         vector = (kinds[i % 50] + 0.5 * rng.standard_normal(32)).astype(np.float32)
-        path = f"/{'rain' if i % 50 < 7 else 'wind'}/{i}.wav"
+        path = f"/{'rain' if i % 9 == 0 else 'wind'}/{i}.wav"
         points.append(Point(point_id(str(i), SPACE, 0), vector / np.linalg.norm(vector), {"paths": [path]}))
     oracle.upsert(points)
     queries = [(kinds[i]).astype(np.float32) for i in range(0, 50, 5)]
