@@ -110,7 +110,8 @@ class OnnxEncoders:
         """Golden inputs ``[n, …]`` and their vectors ``[n, dim]``, n >= 1. Raises ``BundleError``."""
         path = self.bundle.path("golden.npz")
         try:
-            with np.load(path, allow_pickle=False) as golden:
+            # np.load leaves a file open that it can't read, unless it is not its own.
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as golden:
                 found, vectors = golden[inputs], golden[outputs]
         except (ValueError, OSError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
             raise BundleError(f"{path} ({error})", "golden inputs and outputs", _PULL) from error

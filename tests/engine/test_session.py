@@ -1,0 +1,134 @@
+"""One graph on one device, and no other than was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from engine import session
+from engine.errors import BundleError, DeviceError
+from engine.session import Session, cpu_count, why_no_cuda
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    """``x [batch, 3] -> 2 x``."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])
+    double = helper.make_node("Add", ["x", "x"], ["y"])
+    model = helper.make_model(
+        helper.make_graph([double], "double", [x], [y]), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+    path = tmp_path / "double.onnx"
+    onnx.save(model, str(path))
+    return path
+
+
+class FakeOnnxSession:
+    """What onnxruntime returns when it falls back without a word."""
+
+    opened: tuple[Any, ...] = ()
+
+    def __init__(self, _graph: str, options: Any, providers: list[Any]) -> None:
+        FakeOnnxSession.opened = (options.intra_op_num_threads, *providers)
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+@pytest.fixture
+def cuda_that_does_not_bind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a card and its driver, and no cuDNN."""
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FakeOnnxSession)
+    monkeypatch.setattr(session, "why_no_cuda", lambda: "")
+
+
+def test_a_graph_runs_on_the_cpu(graph: Path) -> None:
+    opened = Session(graph, "cpu", threads=1)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(opened.run({"x": x}), 2 * x)
+    assert (opened.device, opened.note) == ("cpu", "")
+
+
+@pytest.mark.skipif(not why_no_cuda(), reason="this machine has CUDA")
+def test_cuda_without_a_card_raises(graph: Path) -> None:
+    with pytest.raises(DeviceError) as caught:
+        Session(graph, "cuda")
+    assert caught.value.found
+    assert caught.value.action
+
+
+@pytest.mark.parametrize("reason", ["no NVIDIA driver", "no NVIDIA device"])
+def test_auto_falls_back_and_says_why(graph: Path, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    monkeypatch.setattr(session, "why_no_cuda", lambda: reason)
+    opened = Session(graph, "auto")
+    assert opened.device == "cpu"
+    assert reason in opened.note
+
+
+@pytest.mark.usefixtures("cuda_that_does_not_bind")
+def test_cuda_that_does_not_bind_raises(graph: Path) -> None:
+    with pytest.raises(DeviceError, match="bound CPUExecutionProvider"):
+        Session(graph, "cuda", threads=3)
+    threads, (first, options), second = FakeOnnxSession.opened
+    assert (threads, first, second) == (3, "CUDAExecutionProvider", "CPUExecutionProvider")
+    assert options["cudnn_conv_algo_search"] == "HEURISTIC"
+
+
+@pytest.mark.usefixtures("cuda_that_does_not_bind")
+def test_auto_with_cuda_that_does_not_bind_falls_back_and_says_so(graph: Path) -> None:
+    opened = Session(graph, "auto")
+    assert opened.device == "cpu"
+    assert "bound CPUExecutionProvider" in opened.note
+    assert FakeOnnxSession.opened[1:] == ("CPUExecutionProvider",)
+
+
+def test_cuda_in_an_onnxruntime_without_it_raises(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert why_no_cuda() == "this onnxruntime has no CUDA"
+    with pytest.raises(DeviceError, match="without CUDA"):
+        Session(graph, "cuda")
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "", "cuda:0"])
+def test_an_unknown_device_is_answered_with_the_known_ones(graph: Path, device: Any) -> None:
+    with pytest.raises(DeviceError, match="auto, cpu, cuda"):
+        Session(graph, device)
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph at all", bytes(1000)], ids=["empty", "text", "zeros"])
+def test_a_corrupt_graph_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "corrupt.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"corrupt\.onnx"):
+        Session(path, "cpu")
+
+
+def test_half_a_graph_is_refused(graph: Path) -> None:
+    graph.write_bytes(graph.read_bytes()[:-20])
+    with pytest.raises(BundleError):
+        Session(graph, "cpu")
+
+
+@pytest.mark.parametrize(
+    "feeds",
+    [{"wrong": np.zeros((1, 3), np.float32)}, {"x": np.zeros((1, 4), np.float32)}, {"x": np.zeros((1, 3))}],
+    ids=["name", "shape", "type"],
+)
+def test_inputs_that_do_not_fit_are_a_fault_of_the_bundle(graph: Path, feeds: dict[str, Any]) -> None:
+    with pytest.raises(BundleError) as caught:
+        Session(graph, "cpu").run(feeds)
+    assert next(iter(feeds)) in caught.value.found
+
+
+def test_some_core_may_be_used() -> None:
+    assert cpu_count() >= 1
