@@ -17,7 +17,8 @@ from engine.memory.edge_filter import stored_key
 from engine.memory.folding import folded_key
 from engine.types import Filter
 
-# Chosen by benchmarks/bench_memory.py at 100,000 x 384.
+# Measured at 100,000 x 384 (benchmarks/bench_memory.py); 12 links lose recall under filters, 128 candidates in building
+# gain none. The write-ahead log stays on: its lock is what keeps a second process out.
 # Below this many points brute force takes a few milliseconds, is exact, and spares the building of a graph.
 _INDEX_FROM_POINTS = 20_000
 # A filter that leaves fewer points than this is answered by brute force over them.
