@@ -97,7 +97,11 @@ class OnnxEncoders:
         """The text tower. Raises ``BundleError``, ``DeviceError``."""
         encoder = OnnxTextEncoder(self.bundle, self._device, self._threads)
         texts, vectors = self._golden("texts", "text_vectors")
-        _self_test(encoder.encode_text([str(text) for text in texts]), vectors, "text")
+        try:
+            found = encoder.encode_text([str(text) for text in texts])
+        except QueryError as error:
+            raise SelfTestError(f"golden texts that can't be read ({error})", "their vectors", _PULL) from error
+        _self_test(found, vectors, "text")
         self._note(encoder.session)
         return encoder
 
@@ -170,7 +174,7 @@ class OnnxTextEncoder:
         self.session = Session(bundle.path(tower.graph), device, threads)
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
-        """n texts -> L2-normalised ``[n, dim]``. Raises ``QueryError`` if one is empty."""
+        """n texts -> L2-normalised ``[n, dim]``. Raises ``QueryError`` if one is empty or holds no known word."""
         if any(not text.strip() for text in texts):
             raise QueryError("an empty text", "words that describe a sound", "try: rain on a tin roof")
         if not texts:
@@ -181,11 +185,10 @@ class OnnxTextEncoder:
             raise QueryError(f"a text that can't be read ({error})", "words that describe a sound") from error
         ids = np.array([e.ids for e in encodings], np.int64)
         mask = np.array([e.attention_mask for e in encodings], np.int64)
-        if not mask.any(axis=1).all():
-            unknown = texts[int(np.argmin(mask.any(axis=1)))]
-            raise QueryError(f"no word that the model knows in {unknown!r}", "words that describe a sound")
-        found = self.session.run({"input_ids": ids, "attention_mask": mask})
-        return normalise(checked_output(found, (len(texts), self._dim)))
+        _refuse_unknown(texts, mask)
+        found = checked_output(self.session.run({"input_ids": ids, "attention_mask": mask}), (len(texts), self._dim))
+        _refuse_unknown(texts, found)
+        return normalise(found)
 
 
 def checked_windows(windows: FloatArray, space: Space) -> FloatArray:
@@ -203,6 +206,13 @@ def checked_output(vectors: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any
     if vectors.shape != shape:
         raise BundleError(f"a graph that gives vectors {list(vectors.shape)}", f"{list(shape)}", "export it again")
     return vectors
+
+
+def _refuse_unknown(texts: Sequence[str], rows: NDArray[Any]) -> None:
+    """Raise ``QueryError`` for the first text whose row, of tokens or of its vector, is all zeros."""
+    for text, row in zip(texts, rows, strict=True):
+        if not row.any():
+            raise QueryError(f"no word that the model knows in {text!r}", "words that describe a sound")
 
 
 def normalise(vectors: NDArray[Any]) -> FloatArray:

@@ -351,6 +351,16 @@ def test_a_text_without_a_known_word_is_the_askers_fault(mini: Mini) -> None:
             encoder.encode_text(texts)
 
 
+def test_a_text_that_the_graph_makes_nothing_of_is_the_askers_fault(mini: Mini) -> None:
+    mini.weights.table[WORDS.index("[UNK]")] = 0
+    save_text(mini.folder / "text.onnx", mini.weights)
+    tokenizer(start=False).save(str(mini.folder / "tokenizer.json"))
+    vectors = normalise(mini.weights.table[[WORDS.index(word) for word in ("rain", "dog")]])
+    mini.set_golden(texts=np.array(["rain", "dog"]), text_vectors=vectors)
+    with pytest.raises(QueryError, match="no word that the model knows in 'trumpet'"):
+        mini.open().text.encode_text(["rain", "trumpet"])
+
+
 def test_a_tokenizer_that_knows_no_unknown_is_no_crash(mini: Mini) -> None:
     tokenizer(unknown=None).save(str(mini.folder / "tokenizer.json"))
     with pytest.raises(QueryError, match="can't be read"):
@@ -393,6 +403,10 @@ def one_array_for_golden(mini: Mini) -> None:
         np.save(stream, ONES)
 
 
+def no_text(weights: Weights) -> Weights:
+    return Weights(weights.first, weights.second, np.zeros_like(weights.table))
+
+
 def swapped_tokenizer(mini: Mini) -> None:
     tokenizer([*WORDS[:3], *WORDS[:2:-1]]).save(str(mini.folder / "tokenizer.json"))
 
@@ -422,6 +436,8 @@ DAMAGE: dict[str, tuple[str, Callable[[Mini], object]]] = {
     "golden without samples": ("audio", other_golden(audio_samples=None)),
     "golden without vectors": ("audio", other_golden(audio_vectors=None)),
     "golden of no sounds": ("audio", other_golden(audio_samples=NO_SAMPLES, audio_vectors=NO_VECTORS)),
+    "golden of an empty text": ("text", other_golden(texts=np.array(["rain", "", "siren"]))),
+    "a text graph of zeros": ("text", lambda mini: save_text(mini.folder / "text.onnx", no_text(mini.weights))),
     "golden of no texts": ("text", other_golden(texts=np.array([], str), text_vectors=NO_VECTORS)),
     "golden of other windows": ("audio", other_golden(audio_samples=np.ones((3, SIZE + 1), np.float32))),
     "golden of another dim": ("audio", other_golden(audio_vectors=ONES[:, :1])),
