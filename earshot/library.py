@@ -14,8 +14,8 @@ import platformdirs
 
 from earshot.lock import LibraryLock
 from engine.bundle import open_bundle
-from engine.encoders import Encoders, OnnxEncoders, encode_sound
-from engine.errors import LibraryError, QueryError, SpaceMismatchError
+from engine.encoders import Encoders, OnnxEncoders, encode_sound, query_vectors
+from engine.errors import BundleError, LibraryError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
 from engine.memory.edge import EdgeMemory
 from engine.search import find_moments, parse_filter
@@ -175,10 +175,11 @@ class Library:
             raise QueryError("both words and a sound" if words else "no query", "either words or a sound")
         where = parse_filter(filters)
         kind = "text" if audio is None else "audio"
-        vector = self.encode_text([words or ""])[0] if audio is None else self._encode_file(Path(audio))
-        calibration = self._encoders.calibration[kind]
+        if (calibration := self._encoders.calibration.get(kind)) is None:
+            raise BundleError(f"a bundle without calibration for {kind}", "one", "export the bundle again")
+        vectors = self.encode_text([words or ""]) if audio is None else self._encode_file(Path(audio))
         floor = calibration.cutoff if min_relevance is None else min_relevance
-        moments = find_moments(self._open_memory(SEARCH_WAIT_S), vector, k, calibration, where)
+        moments = find_moments(self._open_memory(SEARCH_WAIT_S), vectors, k, calibration, where)
         return [moment for moment in moments if moment.relevance >= floor]
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
@@ -202,7 +203,7 @@ class Library:
         from engine.audio import open_clip
 
         space = self._encoders.space
-        return encode_sound(self._encoders.audio, open_clip(path, space.sample_rate_hz).blocks, space)
+        return query_vectors(self._encoders.audio, open_clip(path, space.sample_rate_hz).blocks, space)
 
     def status(self) -> Status:
         """Counts, from the ledger alone: works while another process is indexing."""

@@ -23,6 +23,8 @@ from engine.windows import cut
 
 #: Windows go to the graph in batches of exactly this many, so that a vector depends on its window alone.
 BATCH_WINDOWS = 16
+#: A sound is searched with at most this many of its windows.
+QUERY_WINDOWS = 8
 #: How far a golden vector may move on another machine; a wrong or collapsed graph moves by far more.
 GOLDEN_TOLERANCE = 0.02
 _PULL = "pull the bundle again"
@@ -237,6 +239,16 @@ def encode_sound(encoder: AudioEncoder, blocks: Iterable[FloatArray], space: Spa
         total += vector
     mean: FloatArray = normalise(total[None, :])[0]
     return mean
+
+
+def query_vectors(encoder: AudioEncoder, blocks: Iterable[FloatArray], space: Space) -> FloatArray:
+    """A whole sound -> what to search with, unit ``[m, dim]``: its windows, thinned evenly if many.
+
+    Raises ``AudioError``.
+    """
+    vectors = np.stack([vector for _, vector in encode_windows(encoder, cut(blocks, space))])
+    chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), QUERY_WINDOWS)).round().astype(int)
+    return np.asarray(vectors[chosen])
 
 
 def _self_test(found: FloatArray, golden: NDArray[Any], tower: str) -> None:

@@ -6,9 +6,11 @@ has, until k files are full or nothing is left.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from engine.bundle import Calibration
 from engine.errors import QueryError
@@ -19,25 +21,33 @@ from engine.types import Clause, Filter, FloatArray, Hit, Moment, Op
 WINDOWS_A_FILE = 4
 #: This many windows on each side of a file's best one are looked at first; where all belong to the moment, more.
 MOMENT_REACH = 32
-#: A neighbouring window belongs to the moment if its cosine reaches this share of the file's best one.
-MOMENT_SHARE = 0.75
+#: A neighbouring window belongs to the moment if its odds of being right reach this share of the best window's.
+MOMENT_SHARE = 0.1
+#: No single question to the memory asks for more windows than this.
+MOST_WINDOWS = 1024
 
 _CLAUSE = re.compile(r"\s*(?P<field>\w+)\s*(?P<op><=|>=|!=|<|>|=|~)\s*(?P<value>.*?)\s*", re.DOTALL)
 _ALIASES = {"path": "paths", "duration": "duration_s", "rate": "sample_rate_hz", "sample_rate": "sample_rate_hz"}
 
 
 def find_moments(
-    memory: Memory, vector: FloatArray, k: int, calibration: Calibration, where: Filter | None = None
+    memory: Memory, vectors: FloatArray, k: int, calibration: Calibration, where: Filter | None = None
 ) -> list[Moment]:
-    """The best moment of each of the k best sounds for a query vector ``[dim]``, best first.
+    """The best moment of each of the k best sounds for a query ``[m, dim]``, best first.
 
-    Scores are cosines of single windows; relevance is calibrated. Whether a moment is relevant enough is for the
-    caller to say. Raises ``QueryError`` if k is not positive.
+    Words are one vector; a sound is one for each of its windows, and a file's score is the mean over them of its best
+    window's cosine, so that a copy of the sound is always found first. Relevance is calibrated; whether a moment is
+    relevant enough is for the caller to say. Raises ``QueryError`` if k is not positive.
     """
     if k < 1:
         raise QueryError(f"k = {k}", "a positive number of results")
-    best = _best_windows(memory, vector, k, where or Filter())
-    return [_moment(stretch, calibration) for stretch in _stretches(memory, vector, best)]
+    where = where or Filter()
+    if len(vectors) == 1:
+        found = [_Stretch(hit, hit, hit, hit.score) for hit in _best_windows(memory, vectors[0], k, where)]
+        _grow(memory, vectors[0], found, calibration)
+    else:
+        found = _found_together(memory, vectors, k, where, calibration)
+    return [_moment(stretch, calibration) for stretch in found]
 
 
 def _best_windows(memory: Memory, vector: FloatArray, k: int, where: Filter) -> list[Hit]:
@@ -51,22 +61,42 @@ def _best_windows(memory: Memory, vector: FloatArray, k: int, where: Filter) -> 
             best.setdefault(str(hit.payload["sha256"]), hit)
         if len(hits) < limit:
             break
-        limit *= 2
+        limit = min(limit * 2, MOST_WINDOWS)
     return sorted(best.values(), key=lambda hit: (-hit.score, hit.id))[:k]
+
+
+def _found_together(
+    memory: Memory, vectors: FloatArray, k: int, where: Filter, calibration: Calibration
+) -> list[_Stretch]:
+    """The k files with the highest mean over ``vectors`` of their best window's cosine, best first.
+
+    Candidates are the best files of each vector; the moment grows where the best single match is.
+    """
+    candidates: dict[str, Hit] = {}
+    for vector in vectors:
+        for hit in _best_windows(memory, vector, 2 * k, where):
+            candidates.setdefault(str(hit.payload["sha256"]), hit)
+    wheres = [Filter((_is(hit),)) for hit in candidates.values()]
+    answers = [memory.search_many(vector, 1, wheres) for vector in vectors]
+    best: list[tuple[_Stretch, int]] = []
+    for hits in (list(chain(*one)) for one in zip(*answers, strict=True)):
+        asked = max(range(len(hits)), key=lambda n: hits[n].score)
+        score = sum(hit.score for hit in hits) / len(hits)
+        best.append((_Stretch(hits[asked], hits[asked], hits[asked], score), asked))
+    best = sorted(best, key=lambda one: (-one[0].score, one[0].best.id))[:k]
+    for number, vector in enumerate(vectors):
+        _grow(memory, vector, [stretch for stretch, asked in best if asked == number], calibration)
+    return [stretch for stretch, _ in best]
 
 
 @dataclass(slots=True)
 class _Stretch:
-    """The windows ``first``..``last`` about the best one of a file, all above the floor; it grows at its ends."""
+    """The windows ``first``..``last`` about the best one of a file, all above a floor; it grows at its ends."""
 
     best: Hit
     first: Hit
     last: Hit
-
-    @property
-    def floor(self) -> float:
-        """What a neighbour must score: a share of the file's best."""
-        return self.best.score * MOMENT_SHARE if self.best.score > 0 else self.best.score
+    score: float
 
     def beyond(self, reach: int) -> tuple[Filter, Filter]:
         """The next ``reach`` windows before and after it."""
@@ -76,9 +106,9 @@ class _Stretch:
             Filter((_is(self.best), Clause("window", ">", last), Clause("window", "<=", last + reach))),
         )
 
-    def grow(self, before: Sequence[Hit], after: Sequence[Hit], reach: int) -> bool:
+    def grow(self, before: Sequence[Hit], after: Sequence[Hit], reach: int, floor: float) -> bool:
         """Take in neighbour after neighbour that scores enough. Whether an end may go on beyond ``reach``."""
-        known = {_index(hit): hit for hit in (*before, *after) if hit.score >= self.floor}
+        known = {_index(hit): hit for hit in (*before, *after) if hit.score >= floor}
         first, last = _index(self.first), _index(self.last)
         while hit := known.get(_index(self.first) - 1):
             self.first = hit
@@ -87,19 +117,21 @@ class _Stretch:
         return first - _index(self.first) == reach or _index(self.last) - last == reach
 
 
-def _stretches(memory: Memory, vector: FloatArray, best: Sequence[Hit]) -> list[_Stretch]:
-    """For each best window, the run of neighbours that score at least a share of it (s_i >= share * s_best)."""
-    stretches = [_Stretch(hit, hit, hit) for hit in best]
+def _grow(memory: Memory, vector: FloatArray, stretches: list[_Stretch], calibration: Calibration) -> None:
+    """Let each take in the run of neighbours whose odds reach a share of its best window's.
+
+    The odds of a cosine s are exp(slope * s + intercept), so that is: s_i >= s_best + ln(share) / slope.
+    """
+    drop = math.log(MOMENT_SHARE) / calibration.slope
     growing, reach = stretches, MOMENT_REACH
     while growing:
         found = iter(memory.search_many(vector, reach, [where for s in growing for where in s.beyond(reach)]))
-        growing = [s for s in growing if s.grow(next(found), next(found), reach)]
+        growing = [s for s in growing if s.grow(next(found), next(found), reach, s.best.score + drop)]
         reach *= 4
-    return stretches
 
 
 def _moment(stretch: _Stretch, calibration: Calibration) -> Moment:
-    best, payload = stretch.best, stretch.best.payload
+    payload = stretch.best.payload
     paths = tuple(payload["paths"])
     end_s = float(stretch.last.payload["end_s"])
     return Moment(
@@ -107,8 +139,8 @@ def _moment(stretch: _Stretch, calibration: Calibration) -> Moment:
         paths=paths,
         start_s=float(stretch.first.payload["start_s"]),
         end_s=end_s,
-        score=best.score,
-        relevance=calibration.relevance(best.score),
+        score=stretch.score,
+        relevance=calibration.relevance(stretch.score),
         duration_s=float(payload.get("duration_s", end_s)),
         title=payload.get("title"),
         caption=payload.get("caption"),

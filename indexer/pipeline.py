@@ -233,8 +233,11 @@ class _Decoder:
                 windows, end_s = windows + 1, window.end_s
                 yield Heard(content, window)
             _check_unchanged(file)
-        except (EarshotError, OSError) as error:
+        except EarshotError as error:
             yield Ended(content, windows, end_s, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - whatever a decoder throws, one bad file never stops a run
+            yield Ended(content, windows, end_s, f"{type(error).__name__}: {error}")
             return
         yield Ended(content, windows, end_s, None)
 

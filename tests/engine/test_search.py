@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.bundle import Calibration
+from engine.encoders import normalise
 from engine.errors import QueryError
 from engine.memory.base import FIELDS
 from engine.memory.exact import ExactMemory
@@ -68,7 +69,7 @@ def remember(files: dict[str, Sequence[float]], **payload: object) -> CountingMe
 
 
 def moment(cosines: Sequence[float]) -> Moment:
-    (found,) = find_moments(remember({"x": cosines}), QUERY, 1, CURVE)
+    (found,) = find_moments(remember({"x": cosines}), QUERY[None], 1, CURVE)
     return found
 
 
@@ -87,7 +88,7 @@ def names(moments: Iterable[Moment]) -> list[str]:
     k=st.integers(1, 12),
 )
 def test_files_rank_by_their_best_window(files: dict[str, list[float]], k: int) -> None:
-    found = find_moments(remember(files), QUERY, k, CURVE)
+    found = find_moments(remember(files), QUERY[None], k, CURVE)
     assert len(found) == min(k, len(files))
     assert len(set(names(found))) == len(found)
     for one in found:
@@ -100,42 +101,42 @@ def test_files_rank_by_their_best_window(files: dict[str, list[float]], k: int) 
 def test_one_file_with_ten_thousand_matches_leaves_room_for_the_others(k: int) -> None:
     others = {f"other{i}": [0.1, 0.3 - i / 100] for i in range(12)}
     memory = remember({"long": np.tile([0.9, 0.2], 5000).tolist(), **others})
-    assert names(find_moments(memory, QUERY, k, CURVE)) == ["long", *others][:k]
+    assert names(find_moments(memory, QUERY[None], k, CURVE)) == ["long", *others][:k]
     assert memory.asked <= 2 + 2 * k
     assert memory.wanted < 10_000  # never all of them
 
 
 def test_several_long_files_leave_room_too() -> None:
     files = {f"long{i}": [0.9 - i / 100] * 400 for i in range(4)} | {f"short{i}": [0.2 - i / 100] for i in range(4)}
-    assert names(find_moments(remember(files), QUERY, 8, CURVE)) == list(files)
+    assert names(find_moments(remember(files), QUERY[None], 8, CURVE)) == list(files)
 
 
 def test_fewer_files_than_asked_for_are_all_there_is() -> None:
-    assert names(find_moments(remember({"a": [0.1], "b": [0.9] * 100}), QUERY, 50, CURVE)) == ["b", "a"]
+    assert names(find_moments(remember({"a": [0.1], "b": [0.9] * 100}), QUERY[None], 50, CURVE)) == ["b", "a"]
 
 
 def test_an_empty_memory_finds_nothing() -> None:
-    assert find_moments(remember({}), QUERY, 5, CURVE) == []
+    assert find_moments(remember({}), QUERY[None], 5, CURVE) == []
 
 
 def test_equal_files_come_in_one_order_whatever_k_is() -> None:
     memory = remember({f"f{i}": [0.5, 0.5] for i in range(20)})
-    whole = names(find_moments(memory, QUERY, 20, CURVE))
-    assert [names(find_moments(memory, QUERY, k, CURVE)) for k in (1, 4, 7)] == [whole[:1], whole[:4], whole[:7]]
+    whole = names(find_moments(memory, QUERY[None], 20, CURVE))
+    assert [names(find_moments(memory, QUERY[None], k, CURVE)) for k in (1, 4, 7)] == [whole[:1], whole[:4], whole[:7]]
 
 
 @pytest.mark.parametrize("k", [0, -1])
 def test_k_must_be_positive(k: int) -> None:
     with pytest.raises(QueryError, match=f"k = {k}"):
-        find_moments(remember({"a": [0.1]}), QUERY, k, CURVE)
+        find_moments(remember({"a": [0.1]}), QUERY[None], k, CURVE)
 
 
 def test_a_filter_holds_for_files_and_their_moments() -> None:
     memory = remember({"rain": [0.9] * 3, "wind": [0.8] * 3})
     where = Filter((Clause("paths", "~", "WIND"),))
-    (found,) = find_moments(memory, QUERY, 5, CURVE, where)
+    (found,) = find_moments(memory, QUERY[None], 5, CURVE, where)
     assert (found.path, found.start_s, found.end_s) == ("/sounds/wind.wav", 0.0, 4.0)
-    assert find_moments(memory, QUERY, 5, CURVE, Filter((Clause("paths", "~", "snow"),))) == []
+    assert find_moments(memory, QUERY[None], 5, CURVE, Filter((Clause("paths", "~", "snow"),))) == []
 
 
 def test_what_a_moment_carries() -> None:
@@ -150,13 +151,13 @@ def test_what_a_moment_carries() -> None:
 
 
 def slow_stretch(cosines: Sequence[float]) -> tuple[float, float]:
-    """The run of windows about the first best one that reach a share of it."""
+    """The run of windows about the first best one whose odds reach a share of its odds."""
     best = int(np.argmax(np.float32(cosines)))
-    floor = cosines[best] * MOMENT_SHARE if cosines[best] > 0 else cosines[best]
+    odds = [math.exp(CURVE.slope * cosine + CURVE.intercept) for cosine in cosines]
     first = last = best
-    while first > 0 and cosines[first - 1] >= floor:
+    while first > 0 and odds[first - 1] >= MOMENT_SHARE * odds[best]:
         first -= 1
-    while last + 1 < len(cosines) and cosines[last + 1] >= floor:
+    while last + 1 < len(cosines) and odds[last + 1] >= MOMENT_SHARE * odds[best]:
         last += 1
     return float(first), float(last + 2)
 
@@ -199,21 +200,35 @@ def test_better_windows_far_away_do_not_cut_a_moment_short() -> None:
     assert (found.start_s, found.end_s) == (301.0, 306.0)
 
 
-@pytest.mark.parametrize("cosines", [[-0.2, -0.1, -0.3], [-0.11, -0.1, -0.11], [-0.5, -0.1, -1.0]])
-def test_a_best_score_below_zero_gathers_no_neighbours(cosines: list[float]) -> None:
-    found = moment(cosines)
-    assert (found.start_s, found.end_s) == (1.0, 3.0)
-    assert found.score == pytest.approx(-0.1, abs=1e-6)
+@pytest.mark.parametrize("shift", [-0.9, -0.4, -0.1, 0.0])
+def test_a_moment_depends_on_differences_not_on_the_sign(shift: float) -> None:
+    found = moment([cosine + shift for cosine in [0.1, 0.5, 0.7, 0.9, 0.65, 0.2]])
+    assert (found.start_s, found.end_s) == (2.0, 6.0)
 
 
-def test_a_score_of_zero_is_no_reason_to_fail() -> None:
-    found = moment([-0.5, 0.0, -0.5])
-    assert (found.start_s, found.end_s) == (1.0, 3.0)
+# A sound as the query: several vectors
+
+
+def test_a_sound_ranks_files_by_the_mean_of_their_best_windows() -> None:
+    rng = np.random.default_rng(3)
+    memory, files = ExactMemory(), {}
+    memory.ensure_space("s@1", 8)
+    for name in "abcdefghij":
+        files[name] = normalise(rng.standard_normal((int(rng.integers(1, 9)), 8)))
+        payloads = [{"sha256": name, "paths": [name], "window": n, "start_s": n, "end_s": n + 2} for n in range(9)]
+        memory.upsert([Point(str(uuid.uuid4()), v, p) for v, p in zip(files[name], payloads, strict=False)])
+    queries = normalise(rng.standard_normal((3, 8)))
+    slow = {name: float(np.mean((queries @ vectors.T).max(axis=1))) for name, vectors in files.items()}
+    found = find_moments(memory, queries, 10, CURVE)
+    assert names(found) == sorted(slow, key=lambda name: -slow[name])
+    assert [one.score for one in found] == pytest.approx(sorted(slow.values(), reverse=True), abs=1e-5)
+    copy = find_moments(memory, files["g"], 1, CURVE)[0]
+    assert (names([copy]), copy.score) == (["g"], pytest.approx(1.0, abs=1e-5))
 
 
 def test_moments_of_one_file_do_not_reach_into_another() -> None:
     memory = remember({"a": [0.9] * 5, "b": [0.8] * 40})
-    assert [(m.start_s, m.end_s) for m in find_moments(memory, QUERY, 2, CURVE)] == [(0.0, 6.0), (0.0, 41.0)]
+    assert [(m.start_s, m.end_s) for m in find_moments(memory, QUERY[None], 2, CURVE)] == [(0.0, 6.0), (0.0, 41.0)]
 
 
 # Filters
@@ -292,4 +307,4 @@ def test_no_filters_are_no_filter() -> None:
 def test_filters_all_hold_together() -> None:
     memory = remember({"a": [0.9], "b": [0.8, 0.8], "c": [0.7, 0.7, 0.7]}, channels=2)
     where = parse_filter(["duration>=3s", "channels=2", "path~SOUNDS", "title!=the c"])
-    assert names(find_moments(memory, QUERY, 5, CURVE, where)) == ["b"]
+    assert names(find_moments(memory, QUERY[None], 5, CURVE, where)) == ["b"]
