@@ -110,7 +110,7 @@ class Library:
             raise SpaceMismatchError(
                 f"a library made in space {known} ({self.folder})",
                 f"{ours}, the space of the chosen bundle",
-                "leave --bundle out, or give another --library",
+                "use the bundle it was made with, or index into another --library",
             )
 
     @property

@@ -9,7 +9,8 @@ import platformdirs
 
 from earshot import show
 from earshot.demo import QUERIES, write_sounds
-from earshot.library import Library
+from earshot.library import DEFAULT_BUNDLE, Library
+from engine.bundle import open_bundle
 
 RESULTS = 3
 
@@ -27,7 +28,8 @@ def run_tour(sounds: Path | None = None) -> None:
             (base / "unfinished").rename(sounds)
             show.out.print(f"Made {len(made)} sounds in {sounds}", soft_wrap=True)
     sounds = sounds.absolute()
-    folder = base / f"library-{hashlib.sha256(str(sounds).encode()).hexdigest()[:12]}"
+    key = f"{sounds} in {open_bundle(DEFAULT_BUNDLE).manifest.space_id}"
+    folder = base / f"library-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     with Library(folder) as library:
         with show.index_progress(True) as draw:
             report = library.index([sounds], prune=True, on_progress=draw)
