@@ -19,7 +19,8 @@ def card(manifest: Mapping[str, Any], folder: Path) -> str:
         "## What goes in",
         f"- **audio**: mono, {audio['sample_rate_hz']} Hz, windows of {audio['window_s']} s every {audio['hop_s']} s, "
         f"padded by `{audio['pad']}`; log-mels are computed inside the graph.\n"
-        f"- **text**: {', '.join(text['languages'])}; at most {text['max_tokens']} pieces; case and accents don't matter.",
+        f"- **text**: {', '.join(text['languages'])}; at most {text['max_tokens']} pieces; case and accents "
+        "don't matter.",
         "## How well it hears",
         _scores(manifest.get("scores", [])),
         "Relevance is a logistic curve of the cosine, fitted on training clips held out by source:",

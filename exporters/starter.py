@@ -107,7 +107,7 @@ def export_starter(
         **facts,
     }
     (out / "README.md").write_text(card(manifest, out), encoding="utf-8")
-    names = ("README.md", "audio.onnx", "golden.npz", "text.onnx", "tokenizer.json")
+    names = sorted(path.name for path in out.iterdir() if path.is_file() and path.name != "manifest.json")
     manifest["files"] = {name: file_sha256(out / name) for name in names}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest

@@ -42,9 +42,17 @@ class MelTable:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def and_then(self, other: MelTable) -> MelTable:
+        """The clips of both, in memory."""
+        starts = np.concatenate([self.starts, self.starts[-1] + other.starts[1:]])
+        return MelTable(np.concatenate([self.frames, other.frames]), starts)
+
 
 def text_table(folder: Path, texts: Sequence[str], encode: Callable[[list[str]], FloatArray]) -> TextTable:
-    """The table in ``folder/texts.{json,npy}``, made anew when the texts are others. ``encode``: texts -> ``[n, 384]``."""
+    """The table in ``folder/texts.{json,npy}``, made anew when the texts are others.
+
+    ``encode``: texts -> unit vectors ``[n, 384]``.
+    """
     names, vectors = folder / "texts.json", folder / "texts.npy"
     if vectors.is_file() and json.loads(names.read_text(encoding="utf-8")) == list(texts):
         return TextTable(list(texts), np.load(vectors))

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.bundle import Calibration
+from engine.types import FloatArray
+from trainer.evaluate import best_windows
 
 Floats = NDArray[np.float64]
 
@@ -54,3 +56,49 @@ def calibrate(wanted: Floats, unwanted: Floats, best_absent: Floats, recall: flo
     curve = Calibration(slope, intercept, 0.0)
     curve = Calibration(slope, intercept, curve.relevance(threshold))
     return Found(curve, float((wanted >= threshold).mean()), float((best_absent >= threshold).mean()))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Clips that no tower has learnt from.
+
+    ``windows``: each clip's vectors ``[windows, dim]``; ``sounds`` whole-clip vectors ``[clips, dim]``; ``queries``
+    the text tower's vectors of the clips' own texts ``[clips, dim]``; ``alike [clips, clips]`` how near the texts'
+    meanings are, in the teacher's cosine.
+    """
+
+    windows: list[FloatArray]
+    sounds: FloatArray
+    queries: FloatArray
+    alike: Floats
+
+
+#: Texts nearer than this mean the same, texts farther than this have nothing in common.
+SAME, DIFFERENT = 0.75, 0.35
+#: The size of a library in which an absent kind is looked for.
+LIBRARY = 200
+
+
+def calibrations(held: Held, seed: int = 0) -> dict[str, Found]:
+    """Curves for queries in words (``text``) and for sounds (``audio``)."""
+    text = best_windows(held.queries, held.windows)
+    audio = best_windows(held.sounds, held.windows)
+    others = ~np.eye(len(held.alike), dtype=bool)
+    return {
+        "text": _curve(text, held.alike > SAME, held.alike < DIFFERENT, seed),
+        "audio": _curve(audio, (held.alike > SAME) & others, held.alike < DIFFERENT, seed),
+    }
+
+
+def _curve(scores: FloatArray, wanted: NDArray[np.bool_], unwanted: NDArray[np.bool_], seed: int) -> Found:
+    """One curve from scores ``[queries, clips]``: a query is absent where only unwanted clips are in the library."""
+    chance = np.random.default_rng(seed)
+    exact = scores.astype(np.float64)
+    absent = []
+    for query, others in zip(exact, unwanted, strict=True):
+        library = chance.permutation(np.flatnonzero(others))[:LIBRARY]
+        if len(library):
+            absent.append(query[library].max())
+    # Each query's wanted clips count once together: twenty takes of one footstep are one finding.
+    best = np.array([row[mine].max() for row, mine in zip(exact, wanted, strict=True) if mine.any()])
+    return calibrate(best, exact[unwanted], np.array(absent))

@@ -32,7 +32,7 @@ def space_basis(vectors: NDArray[np.float16], dim: int) -> Tensor:
 def new_text_tower(
     config: TextConfig, tokenizer: Tokenizer, texts: Sequence[list[int]], pieces: FloatArray, seed: int
 ) -> TextTower:
-    """A tower whose bag of ``pieces`` ``[pieces, dim]`` is already near the teacher; the transformer adds nothing yet."""
+    """A tower whose bag of ``pieces`` ``[pieces, dim]`` is already near the teacher; its layers add nothing yet."""
     torch.manual_seed(seed)
     tower = TextTower(config)
     with torch.no_grad():

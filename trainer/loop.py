@@ -9,7 +9,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,17 +50,14 @@ def train(
     losses: StepLosses,
     plan: Plan,
     folder: Path,
-    groups: Iterable[Mapping[str, object]] | None = None,
     stop_after: int | None = None,
 ) -> nn.Module:
-    """Train ``model`` in place until ``plan.steps``, resuming from ``folder/last.pt``; return its averaged twin.
+    """Train ``model`` in place until ``plan.steps``, resuming from ``folder/last.pt``; return it with averaged weights.
 
-    Curves go to ``folder/curve.csv``. ``groups`` are optimiser groups, each with its ``scale`` of the learning rate.
+    Parameters that ask for no gradient stay as they are. Curves go to ``folder/curve.csv``.
     ``stop_after`` ends this call after that step, as a kill would, but saved.
     """
-    parameters = (
-        list(groups) if groups is not None else [{"params": [p for p in model.parameters() if p.requires_grad]}]
-    )
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=plan.weight_decay, betas=(0.9, 0.98))
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     step = _resume(folder / "last.pt", model, optimiser, average)
@@ -69,11 +66,11 @@ def train(
     model.train()
     while step < last:
         for group in optimiser.param_groups:
-            group["lr"] = plan.rate_at(step) * group.get("scale", 1.0)
+            group["lr"] = plan.rate_at(step)
         found = losses(step, np.random.default_rng([plan.seed, step]))
         optimiser.zero_grad(set_to_none=True)
         found["total"].backward()
-        nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], plan.clip)
+        nn.utils.clip_grad_norm_(parameters, plan.clip)
         optimiser.step()
         step += 1
         _follow(average, model, min(plan.average, step / (step + 10)))

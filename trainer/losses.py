@@ -48,7 +48,7 @@ def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def mix_texts(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """The direction between two unit texts ``[n, dim]``, by how loud each one's sound is, ``share [n]`` of the first."""
+    """The direction between two unit texts ``[n, dim]``; ``share [n]`` is the first one's share of the power."""
     return F.normalize(share[:, None] * first + (1 - share[:, None]) * second, dim=1)
 
 

@@ -55,7 +55,7 @@ def _pulses(
     strokes = strokes + jitter / rate_hz * chance.uniform(-0.5, 0.5, len(strokes))
     since = np.full(len(_T), np.inf)
     for stroke in np.sort(strokes):
-        since = np.where(_T >= stroke, _T - stroke, since)
+        since = np.where(stroke <= _T, _T - stroke, since)
     return sound * np.exp(-since / decay_s)
 
 
@@ -89,6 +89,14 @@ def _heartbeat(c: np.random.Generator) -> np.ndarray:
 def _bird(c: np.random.Generator) -> np.ndarray:
     rate = c.uniform(2, 7)
     return _sine(c.uniform(2500, 4500) + c.uniform(500, 2500) * np.sin(2 * np.pi * rate * 3 * _T)) * _gate(rate, 0.4)
+
+
+def _alarm(c: np.random.Generator) -> np.ndarray:
+    return np.sign(_sine(c.uniform(300, 2500))) * _gate(c.uniform(2, 8), 0.5)
+
+
+def _clock(c: np.random.Generator) -> np.ndarray:
+    return _pulses(c, c.uniform(1, 3), 0.008, _sine(c.uniform(1500, 4000)), 0.0)
 
 
 def _ring(c: np.random.Generator) -> np.ndarray:
@@ -143,11 +151,11 @@ KINDS = (
     Kind(("sine wave", "tone", "pure tone"), lambda c: _sine(np.exp(c.uniform(np.log(100), np.log(6000))))),
     Kind(("high pitched tone", "whine"), lambda c: _sine(c.uniform(4000, 7500))),
     Kind(("mains hum", "electric hum", "humming"), lambda c: sum(_sine(50.0 * k) / k for k in (1, 2, 3, 5))),
-    Kind(("beep", "beeping", "beeps"), lambda c: _sine(c.uniform(500, 3000)) * _gate(c.uniform(1, 4), c.uniform(0.2, 0.5))),
-    Kind(("alarm", "buzzer", "alarm beeping"), lambda c: np.sign(_sine(c.uniform(300, 2500))) * _gate(c.uniform(2, 8), 0.5)),
+    Kind(("beep", "beeping", "beeps"), lambda c: _sine(c.uniform(500, 3000)) * _gate(c.uniform(1, 4), 0.4)),
+    Kind(("alarm", "buzzer", "alarm beeping"), _alarm),
     Kind(("siren", "police siren", "siren wailing"), _siren),
     Kind(("clicks", "clicking", "click"), lambda c: _pulses(c, c.uniform(1, 8), 0.002, coloured_noise(c, 0), 0.6)),
-    Kind(("clock ticking", "ticking", "tick tock"), lambda c: _pulses(c, c.uniform(1, 3), 0.008, _sine(c.uniform(1500, 4000)), 0.0)),
+    Kind(("clock ticking", "ticking", "tick tock"), _clock),
     Kind(("knocking", "knock on a door"), lambda c: _pulses(c, c.uniform(2, 5), 0.03, _sine(c.uniform(120, 400)), 0.2)),
     Kind(("rising sweep", "sweep", "chirp"), lambda c: _sine(200 * np.exp(_T * c.uniform(0.4, 0.9)))),
     Kind(("dial tone", "telephone dial tone"), lambda c: _sine(350.0) + _sine(440.0)),

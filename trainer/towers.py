@@ -1,9 +1,8 @@
-"""The audio tower before its first step: the teacher's own layers, fewer of them, and the classes' meanings."""
+"""The audio tower before its first step: the teacher's own trunk and tags, and the meanings of its classes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,31 +13,15 @@ from exporters.towers import AudioConfig, AudioTower
 SHARPNESS = 0.7
 
 
-def without_blocks(config: AudioConfig, dropped: Sequence[int]) -> AudioConfig:
-    """The configuration without some of the trunk's blocks, which must not change shape."""
-    return replace(config, blocks=tuple(b for i, b in enumerate(config.blocks) if i not in dropped))
+def new_audio_tower(config: AudioConfig, teacher: Mapping[str, Tensor], meanings: Tensor, seed: int) -> AudioTower:
+    """A tower that begins as the teacher (a student from its teacher's layers: arXiv:1910.01108, section 3).
 
-
-def new_audio_tower(
-    config: AudioConfig, teacher: Mapping[str, Tensor], meanings: Tensor, seed: int, dropped: Sequence[int] = ()
-) -> AudioTower:
-    """A tower that begins as the teacher (arXiv:1910.01108, section 3: a student of every other layer).
-
-    ``config`` is the teacher's own; ``dropped`` blocks are left out. ``meanings`` are unit vectors ``[classes, dim]``
-    of the classes' names.
+    ``teacher`` fits ``config``; ``meanings`` are unit vectors ``[classes, dim]`` of the classes' names. The detail
+    says nothing yet.
     """
     torch.manual_seed(seed)
-    tower = AudioTower(without_blocks(config, dropped))
-    kept = [i for i in range(len(config.blocks)) if i not in dropped]
-    state = tower.state_dict()
-    for name, value in teacher.items():
-        if name.startswith("trunk.blocks."):
-            block, rest = name.removeprefix("trunk.blocks.").split(".", 1)
-            if int(block) not in kept:
-                continue
-            name = f"trunk.blocks.{kept.index(int(block))}.{rest}"
-        state[name] = value
-    tower.load_state_dict(state)
+    tower = AudioTower(config)
+    tower.load_state_dict({**tower.state_dict(), **teacher})
     with torch.no_grad():
         tower.meanings.weight.copy_(meanings.T)
         tower.meanings.bias.zero_()

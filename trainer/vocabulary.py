@@ -17,7 +17,8 @@ _PREFIX = "##"
 def learn_tokenizer(texts: Iterable[str], pieces: int) -> Tokenizer:
     """A WordPiece tokenizer of at most ``pieces`` pieces; case and accents are dropped inside it.
 
-    Every text begins with one special piece, so that even an empty one has a token.
+    Every text begins with one special piece, so that even an empty one has a token. Among equally frequent pieces the
+    library's choice differs from run to run: keep the tokenizer's file with whatever is learnt on it.
     """
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=_PREFIX))
     tokenizer.normalizer = normalizers.Sequence(
@@ -48,7 +49,7 @@ def starting_vectors(tokenizer: Tokenizer, encode: Callable[[list[str]], FloatAr
 
 
 def starting_weights(tokenizer: Tokenizer, texts: Iterable[list[int]], smoothing: float = 1e-3) -> FloatArray:
-    """Weights ``[pieces]`` of a bag: ``a / (a + frequency)``, rare pieces count most (SIF, Arora et al. 2017, eq. 1)."""
+    """Weights ``[pieces]`` of a bag: ``a / (a + frequency)``, so rare pieces count most (Arora et al. 2017, eq. 1)."""
     counts = Counter(piece for ids in texts for piece in ids)
     total = sum(counts.values())
     frequency = np.array([counts[i] / total for i in range(tokenizer.get_vocab_size())])

@@ -1,0 +1,44 @@
+"""The logistic fit against plain gradient descent, and what the cutoff promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trainer.calibrate import calibrate, fit_logistic
+
+
+def slow_fit(scores: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """Gradient descent on the balanced log loss."""
+    slope = intercept = 0.0
+    for _ in range(60_000):
+        p = 1 / (1 + np.exp(-(slope * scores + intercept)))
+        error = np.where(wanted, 0.5 / wanted.sum(), 0.5 / (~wanted).sum()) * (p - wanted)
+        slope -= 20 * float((error * scores).sum())
+        intercept -= 5 * float(error.sum())
+    return slope, intercept
+
+
+def test_fit_against_gradient_descent():
+    chance = np.random.default_rng(0)
+    scores = np.concatenate([chance.normal(0.5, 0.15, 60), chance.normal(0.25, 0.15, 300)])
+    wanted = np.arange(360) < 60
+    assert fit_logistic(scores, wanted) == pytest.approx(slow_fit(scores, wanted), rel=0.02)
+
+
+def test_separable_scores_stay_finite():
+    scores, wanted = np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True])
+    slope, intercept = fit_logistic(scores, wanted)
+    assert np.isfinite([slope, intercept]).all()
+    assert slope > 0
+
+
+def test_the_cutoff_keeps_the_recall_it_was_asked_for():
+    chance = np.random.default_rng(1)
+    wanted, unwanted = chance.normal(0.5, 0.1, 500), chance.normal(0.1, 0.1, 5000)
+    found = calibrate(wanted, unwanted, chance.normal(0.3, 0.05, 400), recall=0.8)
+    assert found.recall == pytest.approx(0.8, abs=0.01)
+    assert found.false_answers < 0.05
+    kept = np.array([found.curve.relevance(score) >= found.curve.cutoff for score in wanted])
+    assert kept.mean() == pytest.approx(0.8, abs=0.01)
+    assert found.curve.relevance(0.6) > 0.9 > 0.1 > found.curve.relevance(0.05)
