@@ -15,10 +15,10 @@ import platformdirs
 from earshot.lock import LibraryLock
 from engine.bundle import open_bundle
 from engine.encoders import Encoders, OnnxEncoders, encode_sound, query_vectors
-from engine.errors import BundleError, LibraryError, QueryError, SpaceMismatchError
+from engine.errors import LibraryError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
 from engine.memory.edge import EdgeMemory
-from engine.search import find_moments, parse_filter
+from engine.search import calibration_for, find_moments, parse_filter
 from engine.types import Device, FloatArray, Moment
 from indexer.ledger import FileRow, Ledger
 
@@ -174,9 +174,7 @@ class Library:
         if (words is None) == (audio is None):
             raise QueryError("both words and a sound" if words else "no query", "either words or a sound")
         where = parse_filter(filters)
-        kind = "text" if audio is None else "audio"
-        if (calibration := self._encoders.calibration.get(kind)) is None:
-            raise BundleError(f"a bundle without calibration for {kind}", "one", "export the bundle again")
+        calibration = calibration_for(words, self._encoders.calibration)
         vectors = self.encode_text([words or ""]) if audio is None else self._encode_file(Path(audio))
         floor = calibration.cutoff if min_relevance is None else min_relevance
         moments = find_moments(self._open_memory(SEARCH_WAIT_S), vectors, k, calibration, where)

@@ -30,7 +30,7 @@ NAME = "starter"
 PAD = "repeat"
 #: Rounding the stored weights may move a vector by this share of the usual distance between two.
 STORAGE_TOLERANCE = 0.05
-GOLDEN_TEXTS = ("a dog barking", "rain on a window", "an engine starts, then someone talks", "velcro")
+GOLDEN_TEXTS = ("a dog barking", "rain on a window", "雨の音", "knarrende Tür")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def _feeding(checkpoint: Checkpoint) -> dict[str, Any]:
             "graph": "text.onnx",
             "tokenizer": "tokenizer.json",
             "max_tokens": checkpoint.text.config.max_tokens,
-            "languages": ["eng"],
+            "languages": list(checkpoint.text.config.languages),
             "lowercase": True,
         },
     }

@@ -36,14 +36,15 @@ class AudioConfig:
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """The text tower: pieces in the vocabulary, longest text in pieces, transformer sizes."""
+    """The text tower: pieces in the vocabulary, longest text in pieces, transformer sizes, what it was taught."""
 
-    pieces: int = 12_000
+    pieces: int = 20_000
     max_tokens: int = 64
     layers: int = 2
     heads: int = 4
     inner: int = 512
     dim: int = 256
+    languages: tuple[str, ...] = ("eng",)
 
 
 class Block(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.bundle import Calibration
 from engine.types import FloatArray
-from trainer.evaluate import best_windows
+from trainer.evaluate import best_windows, similar
 
 Floats = NDArray[np.float64]
 
@@ -60,34 +61,38 @@ def calibrate(wanted: Floats, unwanted: Floats, best_absent: Floats, recall: flo
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Clips that no tower has learnt from.
+    """Clips that no tower has learnt from, and what is asked about them.
 
-    ``windows``: each clip's vectors ``[windows, dim]``; ``sounds`` whole-clip vectors ``[clips, dim]``; ``queries``
-    the text tower's vectors of the clips' own texts ``[clips, dim]``; ``alike [clips, clips]`` how near the texts'
-    meanings are, in the teacher's cosine.
+    ``windows``: each clip's vectors ``[windows, dim]``; ``asked``: those it is searched with ``[m, dim]``; ``alike
+    [clips, clips]``: how near the clips' texts are in meaning. ``phrases``: the parallel text's queries ``[concepts,
+    dim]`` in each language; ``meant [concepts, clips]``: how near they are to the clips' texts, by the teacher.
     """
 
     windows: list[FloatArray]
-    sounds: FloatArray
-    queries: FloatArray
+    asked: list[FloatArray]
     alike: Floats
+    phrases: Mapping[str, FloatArray]
+    meant: Floats
 
 
 #: Texts nearer than this mean the same, texts farther than this have nothing in common.
 SAME, DIFFERENT = 0.75, 0.35
 #: The size of a library in which an absent kind is looked for.
 LIBRARY = 200
+#: Languages whose queries share a curve; which one is meant is seen from the script.
+GROUPS = {"text": ("eng", "fra", "deu", "spa", "nld", "cat"), "text-cjk": ("jpn", "zho")}
 
 
 def calibrations(held: Held, seed: int = 0) -> dict[str, Found]:
-    """Curves for queries in words (``text``) and for sounds (``audio``)."""
-    text = best_windows(held.queries, held.windows)
-    audio = best_windows(held.sounds, held.windows)
+    """Curves for queries in words (a curve for each group of languages) and for sounds (``audio``)."""
     others = ~np.eye(len(held.alike), dtype=bool)
-    return {
-        "text": _curve(text, held.alike > SAME, held.alike < DIFFERENT, seed),
-        "audio": _curve(audio, (held.alike > SAME) & others, held.alike < DIFFERENT, seed),
-    }
+    sounds = similar(held.asked, held.windows)
+    found = {"audio": _curve(sounds, (held.alike > SAME) & others, held.alike < DIFFERENT, seed)}
+    for group, languages in GROUPS.items():
+        meant = np.concatenate([held.meant for language in languages if language in held.phrases])
+        asked = np.concatenate([held.phrases[language] for language in languages if language in held.phrases])
+        found[group] = _curve(best_windows(asked, held.windows), meant > SAME, meant < DIFFERENT, seed)
+    return found
 
 
 def _curve(scores: FloatArray, wanted: NDArray[np.bool_], unwanted: NDArray[np.bool_], seed: int) -> Found:

@@ -6,6 +6,7 @@ python -m trainer.evaluate --data ../shared/data --bundle engine/starter
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ import numpy as np
 
 from engine.audio import open_clip
 from engine.bundle import open_bundle
-from engine.encoders import Encoders, OnnxEncoders, encode_windows, normalise
+from engine.encoders import Encoders, OnnxEncoders, encode_windows, thinned
 from engine.types import FloatArray
 from engine.windows import cut
 from trainer.data import read_rows
@@ -53,14 +54,25 @@ def best_windows(texts: FloatArray, heard: Sequence[FloatArray]) -> FloatArray:
     return np.stack([(texts @ vectors.T).max(axis=1) for vectors in heard], axis=1)
 
 
-def figures(scores: FloatArray, kinds: Sequence[str], labels: Sequence[str], means: FloatArray) -> list[Figure]:
+def similar(asked: Sequence[FloatArray], heard: Sequence[FloatArray]) -> FloatArray:
+    """Sounds to search with, ``[m, dim]`` each, and sounds of ``[windows, dim]`` -> ``[asked, sounds]``.
+
+    As the engine scores them: the mean over m of the sound's best cosine.
+    """
+    best = best_windows(np.concatenate(asked), heard)
+    counts = np.array([len(vectors) for vectors in asked])
+    starts = np.append(0, np.cumsum(counts)[:-1])
+    return np.asarray(np.add.reduceat(best, starts, axis=0) / counts[:, None], np.float32)
+
+
+def figures(scores: FloatArray, kinds: Sequence[str], labels: Sequence[str], alike: FloatArray) -> list[Figure]:
     """The table of measures.
 
-    ``scores [kinds, sounds]``, ``labels [sounds]`` name a kind each, ``means [sounds, dim]`` are whole-sound vectors.
+    ``scores [kinds, sounds]``, ``labels [sounds]`` name a kind each, ``alike [sounds, sounds]`` as `similar` gives it.
     """
     truth = np.array([list(kinds).index(label) for label in labels])
     relevant = np.arange(len(kinds))[:, None] == truth[None]
-    alike = means @ means.T
+    alike = alike.copy()
     np.fill_diagonal(alike, -2.0)
     same = (truth[:, None] == truth[None]) & ~np.eye(len(truth), dtype=bool)
     return [
@@ -78,15 +90,32 @@ def _median_range(scores: FloatArray, relevant: np.ndarray) -> tuple[float, floa
     return *bootstrap(ranks, np.median), len(ranks)  # type: ignore[return-value]
 
 
-def verdict(bundle: Path, data: Path) -> list[Figure]:
-    """The measures of a bundle on the dev split: queries are the kinds' names, sounds their recordings."""
+def verdict(bundle: Path, data: Path, kinds: Path | None = None) -> list[Figure]:
+    """The measures of a bundle on the dev split: queries are the kinds' names, sounds their recordings.
+
+    ``kinds``: a TSV with the column ``label`` and one a language, for P@1 in every language of the bundle.
+    """
     rows = [row for row in read_rows(data) if row.split == "dev"]
     encoders = OnnxEncoders(open_bundle(bundle), "cpu")
     heard = hear(encoders, [row.path for row in rows])
     labels = [row.label.replace("_", " ") for row in rows]
-    kinds = sorted(set(labels))
-    means = normalise(np.stack([vectors.mean(axis=0) for vectors in heard]))
-    return figures(best_windows(encoders.text.encode_text(kinds), heard), kinds, labels, means)
+    names = sorted(set(labels))
+    asked = [thinned(vectors) for vectors in heard]
+    found = figures(best_windows(encoders.text.encode_text(names), heard), names, labels, similar(asked, heard))
+    return found + (_by_language(encoders, heard, labels, kinds) if kinds else [])
+
+
+def _by_language(encoders: Encoders, heard: Sequence[FloatArray], labels: Sequence[str], kinds: Path) -> list[Figure]:
+    """P@1 and mAP@10 for each column of translated kinds."""
+    with kinds.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    relevant = np.array([[label == row["label"].replace("_", " ") for label in labels] for row in rows])
+    found = []
+    for language in [column for column in rows[0] if column != "label"]:
+        scores = best_windows(encoders.text.encode_text([row[language] for row in rows]), heard)
+        found.append(Figure.of(f"{language} P@1", hits_at(scores, relevant, 1)))
+        found.append(Figure.of(f"{language} mAP@10", average_precision_at(scores, relevant, 10)))
+    return found
 
 
 def table(found: Sequence[Figure]) -> str:
@@ -101,9 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with sounds.csv")
     parser.add_argument("--bundle", type=Path, default=Path("engine/starter"), help="the bundle to judge")
+    parser.add_argument("--kinds", type=Path, help="a TSV with the kinds' names in several languages")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     chosen = parser.parse_args(arguments)
-    found = verdict(chosen.bundle, chosen.data)
+    found = verdict(chosen.bundle, chosen.data, chosen.kinds)
     print(json.dumps([asdict(figure) for figure in found], indent=2) if chosen.json else table(found))
 
 

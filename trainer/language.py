@@ -45,26 +45,42 @@ def new_text_tower(
 
 
 class TextLesson:
-    """Losses of a batch of texts of about equal length; the teacher's vectors are projected onto the space."""
+    """Losses of a batch of texts of about equal length; the teacher's vectors are projected onto the space.
 
-    def __init__(self, tower: TextTower, ids: Sequence[list[int]], vectors: NDArray[np.float16], basis: Tensor) -> None:
+    ``weights [n]``, positive, say how often each text comes up.
+    """
+
+    def __init__(
+        self,
+        tower: TextTower,
+        ids: Sequence[list[int]],
+        vectors: NDArray[np.float16],
+        basis: Tensor,
+        weights: NDArray[np.float64],
+    ) -> None:
         self._tower, self._vectors, self._basis = tower, vectors, basis
         longest = tower.config.max_tokens
         self._ids = [text[:longest] for text in ids]
-        lengths = np.array([len(text) for text in self._ids])
-        self._order = np.argsort(lengths, kind="stable")
-        self._edges = np.searchsorted(lengths[self._order], np.arange(longest + 2))
-        self._lengths = lengths
+        self._lengths = np.array([len(text) for text in self._ids])
+        self._order = np.argsort(self._lengths, kind="stable")
+        self._edges = np.searchsorted(self._lengths[self._order], np.arange(longest + 2))
+        self._reached = np.append(0.0, np.cumsum(weights[self._order]))
 
     def __call__(self, step: int, chance: np.random.Generator) -> Mapping[str, Tensor]:
         """Named losses of one random batch."""
-        length = self._lengths[chance.integers(len(self._ids))]
-        rows = self._order[chance.integers(self._edges[length - 1], self._edges[length + 1], BATCH)]
+        length = self._lengths[self._draw(chance, 0, len(self._ids), 1)[0]]
+        rows = self._draw(chance, self._edges[length - 1], self._edges[length + 1], BATCH)
         ids, mask = batch_of([self._ids[row] for row in rows])
         targets = project(torch.from_numpy(self._vectors[rows]), self._basis)
         found = self._tower(ids, mask)
         near, shape = cosine_distance(found, targets), geometry(found, targets)
         return {"total": near + GEOMETRY_WEIGHT * shape, "near": near, "geometry": shape}
+
+    def _draw(self, chance: np.random.Generator, first: int, last: int, count: int) -> NDArray[np.int64]:
+        """Random texts among places ``first:last`` of the order, by weight."""
+        marks = chance.uniform(self._reached[first], self._reached[last], count)
+        places = np.searchsorted(self._reached, marks, side="right") - 1
+        return self._order[np.clip(places, first, last - 1)]
 
 
 def batch_of(ids: Sequence[list[int]]) -> tuple[Tensor, Tensor]:

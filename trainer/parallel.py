@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.types import FloatArray
 from trainer.cache import TextTable
 
 LANGUAGES = ("eng", "fra", "deu", "spa", "nld", "cat", "jpn", "zho")
@@ -106,10 +106,10 @@ def translated_captions(path: Path) -> list[Lesson]:
         return [Lesson(row["jpn"], "jpn", (row["eng"],)) for row in csv.DictReader(stream) if row["jpn"] and row["eng"]]
 
 
-def lesson_table(found: Sequence[Lesson], encode: Callable[[list[str]], FloatArray]) -> TextTable:
+def lesson_table(found: Sequence[Lesson], encode: Callable[[list[str]], NDArray[np.floating]]) -> TextTable:
     """Texts and their targets ``[n, 384]``, unit length. ``encode``: English texts -> ``[n, 384]``."""
     english = sorted({text for lesson in found for text in lesson.english})
-    known = dict(zip(english, encode(english), strict=True))
+    known = dict(zip(english, encode(english).astype(np.float32), strict=True))
     means = np.stack([np.mean([known[text] for text in lesson.english], axis=0) for lesson in found])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     return TextTable([lesson.text for lesson in found], means.astype(np.float16))

@@ -13,23 +13,25 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from engine.bundle import Calibration, open_bundle
-from engine.encoders import OnnxEncoders, normalise
+from engine.encoders import OnnxEncoders, thinned
 from engine.types import FloatArray
 from exporters.starter import export_starter, save_checkpoint
 from exporters.towers import AudioTower, TextTower
-from trainer.calibrate import Found, Held, calibrations
+from trainer.calibrate import GROUPS, Found, Held, calibrations
 from trainer.credits import attributions, credits
 from trainer.data import Row
 from trainer.evaluate import hear, table, verdict
+from trainer.parallel import LANGUAGES, Concept
 
 UNFITTED = Calibration(slope=10.0, intercept=-4.0, cutoff=0.0)
 SUMMARY = (
-    "A small model for finding sounds by English words, and by sounds like them. Its trunk is the tagger YAMNet, "
-    "dequantised, without the channels that never sound, and not trained further. Its tags are read as meanings: tags, "
-    "meanings and a learnt detail were trained here on open sounds. Its text tower was distilled here from MiniLM."
+    "A small model for finding sounds by words in eight languages, and by sounds like them. Its trunk is the tagger "
+    "YAMNet, dequantised, without the channels that never sound, and not trained further. Its tags are read as "
+    "meanings: tags, meanings and a learnt detail were trained here on open sounds. Its text tower was distilled here "
+    "from MiniLM, over parallel text that was written for it."
 )
 LIMITS = (
-    "English only; a word that neither captions nor the teacher's vocabulary hold is guessed from its pieces.",
+    "A word that none of its texts holds is guessed from its pieces; English has far more words than the others.",
     "Trained on 5 hours of sound: engines, tools, traffic, crowds and household work are thin.",
     "Nothing above 7.5 kHz is heard, so a dog whistle and a bat are silence.",
     "It knows what speech sounds like, not what is said; music by instrument and mood, not by title.",
@@ -39,7 +41,8 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Shipment:
-    """What the bundle was made of. ``meanings``: the sentence teacher's vector ``[384]`` of each clip's text.
+    """What the bundle was made of. ``meanings``: the sentence teacher's vector ``[384]`` of each clip's text;
+    ``concept_meanings [concepts, 384]``: of each concept of the parallel text.
 
     ``learnt_from [rows]`` says which rows the towers have seen, ``made`` is told on the card.
     """
@@ -49,6 +52,8 @@ class Shipment:
     rows: Sequence[Row]
     learnt_from: NDArray[np.bool_]
     meanings: Mapping[str, FloatArray]
+    concepts: Sequence[Concept]
+    concept_meanings: FloatArray
     made: Mapping[str, str]
 
     def ship(self, audio: AudioTower, text: TextTower, tokenizer: Tokenizer, bundle: Path) -> None:
@@ -58,7 +63,7 @@ class Shipment:
         """
         checkpoint, draft = self.out / "checkpoint", self.out / "bundle"
         save_checkpoint(checkpoint, audio, text, tokenizer)
-        manifest = export_starter(checkpoint, draft, {"text": UNFITTED, "audio": UNFITTED}, {})
+        manifest = export_starter(checkpoint, draft, dict.fromkeys((*GROUPS, "audio"), UNFITTED), {})
         found = calibrations(self._held_out(draft))
         scores = self._judge(draft, str(manifest["space_id"]))
         bundle.mkdir(parents=True, exist_ok=True)
@@ -74,9 +79,13 @@ class Shipment:
         rows = [row for row, learnt in zip(self.rows, self.learnt_from, strict=True) if row.text and not learnt]
         encoders = OnnxEncoders(open_bundle(bundle), "cpu")
         windows = hear(encoders, [row.path for row in rows])
-        means = normalise(np.stack([vectors.mean(axis=0) for vectors in windows]))
         meant = np.stack([self.meanings[row.text] for row in rows]).astype(np.float64)
-        return Held(windows, means, encoders.text.encode_text([row.text for row in rows]), meant @ meant.T)
+        phrases = {
+            language: encoders.text.encode_text([concept.phrasings[language][0] for concept in self.concepts])
+            for language in LANGUAGES
+        }
+        asked = [thinned(vectors) for vectors in windows]
+        return Held(windows, asked, meant @ meant.T, phrases, self.concept_meanings @ meant.T)
 
     def _judge(self, bundle: Path, space_id: str) -> list[dict[str, Any]]:
         """The dev split's verdict on this space. Each space is asked once; how many were is kept in the log."""

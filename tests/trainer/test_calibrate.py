@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.calibrate import calibrate, fit_logistic
+from trainer.calibrate import Held, calibrate, calibrations, fit_logistic
 
 
 def slow_fit(scores: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
@@ -42,3 +42,21 @@ def test_the_cutoff_keeps_the_recall_it_was_asked_for():
     kept = np.array([found.curve.relevance(score) >= found.curve.cutoff for score in wanted])
     assert kept.mean() == pytest.approx(0.8, abs=0.01)
     assert found.curve.relevance(0.6) > 0.9 > 0.1 > found.curve.relevance(0.05)
+
+
+def test_every_kind_of_query_gets_its_curve():
+    chance = np.random.default_rng(3)
+    kinds = np.repeat(np.eye(8), 6, axis=0)
+
+    def near(rows: np.ndarray, noise: float) -> np.ndarray:
+        vectors = rows + chance.normal(0, noise, rows.shape)
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    windows = [near(row[None].repeat(3, axis=0), 0.15) for row in kinds]
+    phrases = {"eng": near(np.eye(8), 0.1), "jpn": near(np.eye(8), 0.3)}
+    found = calibrations(Held(windows, [w[:2] for w in windows], kinds @ kinds.T, phrases, np.eye(8) @ kinds.T))
+    assert set(found) == {"text", "text-cjk", "audio"}
+    for fit in found.values():
+        assert fit.recall >= 0.7
+        assert fit.false_answers <= 0.2
+        assert fit.curve.relevance(0.95) > 0.9 > 0.1 > fit.curve.relevance(0.1)

@@ -15,7 +15,7 @@ from engine.bundle import Calibration, open_bundle
 from engine.encoders import OnnxEncoders
 from exporters.parity import ParityError
 from exporters.starter import export_starter, load_checkpoint, save_checkpoint
-from exporters.towers import AudioConfig, TextConfig
+from exporters.towers import AudioConfig, TextConfig, TextTower
 from trainer.alignment import AlignmentLesson, clip_balance, targets_of
 from trainer.cache import mel_table
 from trainer.hearing import hear_changed, hear_clean
@@ -52,8 +52,8 @@ def learn_text(folder: Path, stop: int | None = None):
     tokenizer = TOKENIZER
     ids = [encoding.ids for encoding in tokenizer.encode_batch(TEXTS)]
     config = TextConfig(pieces=tokenizer.get_vocab_size(), max_tokens=16, layers=1, heads=2, inner=16, dim=DIM)
-    tower = new_text_tower(config, tokenizer, ids, starting_vectors(tokenizer, meaning), 1)
-    lesson = TextLesson(tower, ids, meaning(TEXTS).astype(np.float16), torch.eye(DIM))
+    tower = new_text_tower(config, tokenizer, ids, starting_vectors(ids, meaning(TEXTS), config.pieces), 1)
+    lesson = TextLesson(tower, ids, meaning(TEXTS).astype(np.float16), torch.eye(DIM), np.ones(len(TEXTS)))
     return train(tower, lesson, PLAN, folder / "text", stop_after=stop)
 
 
@@ -139,3 +139,12 @@ def test_weights_that_do_not_survive_storage_are_refused(work, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", audio, learn_text(work), TOKENIZER)
     with pytest.raises(ParityError, match="stored audio weights"):
         export_starter(tmp_path / "checkpoint", tmp_path / "bundle", CURVES, {})
+
+
+def test_texts_come_up_by_their_weight():
+    ids = [[1, 2], [1, 3], [1, 4], [1, 5]]
+    tower = TextTower(TextConfig(pieces=6, max_tokens=16, layers=1, heads=1, inner=4, dim=2))
+    lesson = TextLesson(tower, ids, np.zeros((4, 2), np.float16), torch.eye(2), np.array([1.0, 2.0, 3.0, 4.0]))
+    drawn = lesson._draw(np.random.default_rng(0), 0, 4, 40_000)
+    np.testing.assert_allclose(np.bincount(drawn) / 40_000, [0.1, 0.2, 0.3, 0.4], atol=0.01)
+    assert set(lesson._draw(np.random.default_rng(0), 1, 3, 1000)) == {1, 2}

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from engine.fakes import FakeEncoders
-from trainer.evaluate import Figure, best_windows, figures, hear, table
+from trainer.evaluate import Figure, best_windows, figures, hear, similar, table
 
 
 def test_best_windows_by_loops():
@@ -27,13 +27,24 @@ def test_figures_by_hand():
     # Two kinds, four sounds; "a" is answered rightly, "b" by a sound of "a"; the sounds of a kind are alike.
     scores = np.array([[0.9, 0.2, 0.1, 0.3], [0.8, 0.1, 0.7, 0.6]])
     means = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
-    found = {f.name: f for f in figures(scores, ["a", "b"], ["a", "a", "b", "b"], means)}
+    found = {f.name: f for f in figures(scores, ["a", "b"], ["a", "a", "b", "b"], means @ means.T)}
     assert found["text-to-audio P@1"].value == 0.5
     assert found["text-to-audio R@5"].value == 1.0
     assert found["text-to-audio mAP@10"].value == pytest.approx(((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2) / 2)
     assert found["zero-shot accuracy"].value == 1.0
     assert found["find-similar P@1"].value == 1.0
     assert found["median rank"].value == 1.5
+
+
+def test_similar_is_the_mean_of_best_windows():
+    chance = np.random.default_rng(2)
+    asked = [chance.standard_normal((n, 6)).astype(np.float32) for n in (1, 3, 2)]
+    heard = [chance.standard_normal((n, 6)).astype(np.float32) for n in (4, 1)]
+    found = similar(asked, heard)
+    for i, queries in enumerate(asked):
+        for j, windows in enumerate(heard):
+            slow = sum(max(float(q @ w) for w in windows) for q in queries) / len(queries)
+            assert found[i, j] == pytest.approx(slow, abs=1e-5)
 
 
 def test_hear_gives_every_window(tmp_path):

@@ -24,13 +24,14 @@ from torch import Tensor
 from engine.types import FloatArray
 from exporters.towers import AudioConfig, AudioTower, TextConfig, TextTower
 from trainer.alignment import AlignmentLesson, Targets, clip_balance, mean_text, targets_of
-from trainer.cache import MelTable, TextTable, mel_table, save_array, text_table, write_atomic
+from trainer.cache import MelTable, TextTable, mel_table, text_table, write_atomic
 from trainer.data import Row, decode, hold_out, read_rows, training_rows
 from trainer.evaluate import main as print_verdict
 from trainer.hearing import hear_changed, hear_clean, log_mel_batches
 from trainer.language import TextLesson, new_text_tower, space_basis
 from trainer.loop import Plan, train
 from trainer.losses import project
+from trainer.parallel import LANGUAGES, Concept, lesson_table, lessons, read_parallel, translated_captions
 from trainer.prune import peaks_of, prune
 from trainer.shipping import Shipment
 from trainer.synth import KINDS, synthesise
@@ -40,9 +41,11 @@ from trainer.towers import new_audio_tower
 from trainer.vocabulary import learn_tokenizer, starting_vectors
 
 DIM = 256
-PIECES = 12_000
+PIECES = 20_000
+PARALLEL_WEIGHT = 3  # of the parallel text when pieces are chosen
+PARALLEL_SHARE = 0.45  # of the text tower's practice, the rest is English alone
 SEED = 1
-TEXT_PLAN = Plan(steps=7000, rate=1e-3, warmup=300, seed=SEED)
+TEXT_PLAN = Plan(steps=5000, rate=1e-3, warmup=300, seed=SEED)
 TAKES = 12  # of each synthesised kind
 CHANGED = 14_000  # augmented and mixed windows
 CLEAN_SHARE, MADE_SHARE, CHANGED_SHARE = 0.55, 0.1, 0.35
@@ -67,6 +70,32 @@ class Recipe:
         return text_table(self.out / "corpus", corpus(self.data, self.rows, plain_words()), sentence_vectors)
 
     @cached_property
+    def concepts(self) -> list[Concept]:
+        """The parallel text, line by line."""
+        return read_parallel()
+
+    @cached_property
+    def concept_meanings(self) -> FloatArray:
+        """The teacher's vectors ``[concepts, 384]`` of the concepts' first English phrasings."""
+        told = [concept.english[0] for concept in self.concepts]
+        return text_table(self.out / "concepts", told, sentence_vectors).vectors.astype(np.float32)
+
+    @cached_property
+    def parallel(self) -> TextTable:
+        """The parallel text in all languages, with the teacher's vectors of what it means in English."""
+        captions = translated_captions(self.data / "text" / "audiocaps_eng_jpn.csv")
+        taught = lessons(self.concepts) + captions
+        return lesson_table(taught, lambda english: text_table(self.out / "english", english, sentence_vectors).vectors)
+
+    @cached_property
+    def read(self) -> tuple[list[list[int]], NDArray[np.float16], NDArray[np.float64]]:
+        """All that the text tower reads: pieces, targets ``[n, 384]``, and how often each text comes up ``[n]``."""
+        ids = [e.ids for e in self.tokenizer.encode_batch(self.texts.texts + self.parallel.texts)]
+        alone, together = len(self.texts.texts), len(self.parallel.texts)
+        weights = np.repeat([(1 - PARALLEL_SHARE) / alone, PARALLEL_SHARE / together], [alone, together])
+        return ids, np.concatenate([self.texts.vectors, self.parallel.vectors]), weights
+
+    @cached_property
     def names(self) -> dict[str, FloatArray]:
         """Teacher vectors ``[384]`` of class names, clip texts and synthesised kinds."""
         told = [row.text for row in self.rows] + [text for kind in KINDS for text in kind.texts]
@@ -83,7 +112,9 @@ class Recipe:
         """The text tower's pieces."""
         path = self.out / "tokenizer.json"
         if not path.is_file():
-            write_atomic(path, lambda draft: learn_tokenizer(self.texts.texts, PIECES).save(str(draft), pretty=False))
+            # The parallel text counts more, or English would take nearly all pieces.
+            learnt = learn_tokenizer([*self.texts.texts, *(PARALLEL_WEIGHT * self.parallel.texts)], PIECES)
+            write_atomic(path, lambda draft: learnt.save(str(draft), pretty=False))
         return Tokenizer.from_file(str(path))
 
     @cached_property
@@ -172,7 +203,7 @@ class Recipe:
         hours = sum(row.seconds for row in learnt) / 3600
         return {
             "sounds": f"{len(learnt)} clips ({hours:.1f} h), {len(KINDS) * TAKES} synthesised, {CHANGED} mixtures",
-            "texts": f"{len(self.texts.texts)} English texts",
+            "texts": f"{len(self.texts.texts)} English, {len(self.parallel.texts)} in {len(LANGUAGES)} languages",
             "held out": f"{len(self.rows) - len(learnt)} clips by source",
             "steps": f"text {TEXT_PLAN.steps}, audio {AUDIO_PLAN.steps}, seed {SEED}",
         }
@@ -188,22 +219,13 @@ class Recipe:
 
     def learn_text(self) -> TextTower:
         """The text tower, trained."""
-        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(self.texts.texts)]
-        config = TextConfig(pieces=self.tokenizer.get_vocab_size(), dim=DIM)
-        tower = new_text_tower(config, self.tokenizer, ids, self._pieces(), SEED)
-        train(tower, TextLesson(tower, ids, self.texts.vectors, self.basis), TEXT_PLAN, self.out / "text")
+        ids, targets, weights = self.read
+        config = TextConfig(pieces=self.tokenizer.get_vocab_size(), dim=DIM, languages=LANGUAGES)
+        points = starting_vectors(ids, project(torch.from_numpy(targets), self.basis).numpy(), config.pieces)
+        tower = new_text_tower(config, self.tokenizer, ids, points, SEED)
+        lesson = TextLesson(tower, ids, targets, self.basis, weights)
+        train(tower, lesson, TEXT_PLAN, self.out / "text")
         return tower
-
-    def _pieces(self) -> FloatArray:
-        """What the teacher makes of each piece, in the space."""
-        path = self.out / "pieces.npy"
-        if not path.is_file():
-            vectors = starting_vectors(
-                self.tokenizer, lambda texts: project(torch.from_numpy(sentence_vectors(texts)), self.basis).numpy()
-            )
-            write_atomic(path, lambda draft: save_array(draft, vectors))
-        found: FloatArray = np.load(path)
-        return found
 
 
 STAGES = {"prepare": Recipe.prepare, "text": Recipe.learn_text, "audio": Recipe.learn_audio}
@@ -234,6 +256,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rows=recipe.rows,
                 learnt_from=recipe.learnt_from,
                 meanings=recipe.names,
+                concepts=recipe.concepts,
+                concept_meanings=recipe.concept_meanings,
                 made=recipe.made_facts(),
             ).ship(recipe.learn_audio(), recipe.learn_text(), recipe.tokenizer, chosen.bundle)
         else:
