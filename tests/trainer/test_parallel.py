@@ -1,0 +1,92 @@
+"""The parallel text is as large, as whole and as distinct as the starter needs; and it is taught as it is meant."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer.parallel import FOLDER, LANGUAGES, Concept, Lesson, lesson_table, lessons, read_parallel
+
+
+def rows(*prefixes: str) -> list[Concept]:
+    """The concepts of the files whose names begin so."""
+    found = []
+    for path in sorted(FOLDER.glob("*.tsv")):
+        if path.name.startswith(prefixes):
+            with path.open(encoding="utf-8", newline="") as stream:
+                for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE):
+                    found.append(Concept({lang: tuple(row[lang].split(" | ")) for lang in LANGUAGES}))
+    return found
+
+
+def test_at_least_1200_concepts_in_eight_languages_with_two_phrasings():
+    concepts = rows("events", "things", "actions")
+    assert len({c.english[0].casefold() for c in concepts}) == len(concepts) >= 1200
+    for concept in concepts:
+        for language, phrasings in concept.phrasings.items():
+            assert len({p.casefold() for p in phrasings}) == len(phrasings) >= 2, (language, phrasings)
+
+
+def test_all_521_events_are_there():
+    assert len(rows("events")) == 521
+
+
+def test_at_least_500_sentences_in_eight_languages():
+    sentences = rows("sentences")
+    for language in LANGUAGES:
+        assert len({s.phrasings[language] for s in sentences}) == len(sentences) >= 500
+
+
+def test_other_languages_are_not_english():
+    concepts = rows("events", "things", "actions", "sentences")
+    for language in LANGUAGES[1:]:
+        same = sum(c.phrasings[language][0].casefold() == c.english[0].casefold() for c in concepts)
+        assert same / len(concepts) < 0.08, f"{same} first phrasings in {language} equal the English ones"
+
+
+@pytest.mark.parametrize("language", ["jpn", "zho"])
+def test_east_asian_cells_are_written_in_their_script(language: str):
+    latin = [c for c in rows("things", "sentences") if all(ch.isascii() for ch in c.phrasings[language][0])]
+    assert len(latin) < 5
+
+
+def test_read_parallel_reads_every_line_of_every_file():
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) - 1 for path in FOLDER.glob("*.tsv"))
+    assert len(read_parallel()) == lines
+
+
+@pytest.mark.parametrize("text", ["eng\tfra\nrain\tpluie\n", "\t".join(LANGUAGES) + "\nrain\tpluie\n"])
+def test_a_file_that_is_not_whole_is_refused(tmp_path: Path, text: str):
+    (tmp_path / "bad.tsv").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bad\.tsv"):
+        read_parallel(tmp_path)
+
+
+def toy(*english: str) -> Concept:
+    return Concept(
+        {lang: tuple(f"{lang} {text}" for text in english) if lang != "eng" else english for lang in LANGUAGES}
+    )
+
+
+def test_every_phrasing_is_taught_in_every_language_and_pairs_name_both():
+    concepts = [toy("rain", "falling rain"), toy("dog", "a dog barks"), toy("bell", "a bell rings")]
+    found = lessons(concepts)
+    assert found == lessons(concepts)
+    counts = Counter(lesson.language for lesson in found)
+    assert set(counts.values()) == {3 * (2 + 2 + 2)}
+    pairs = [lesson for lesson in found if lesson.language == "fra" and " et " in lesson.text]
+    for lesson in pairs:
+        first, second = lesson.text.split(" et ")
+        assert lesson.english == (f"{first.removeprefix('fra ')} and {second.removeprefix('fra ')}",)
+
+
+def test_targets_are_the_unit_mean_of_the_teachers_vectors():
+    known = {"a": np.array([1.0, 0, 0]), "b": np.array([0, 1.0, 0])}
+    taught = [Lesson("x", "fra", ("a", "b")), Lesson("y", "deu", ("b",))]
+    table = lesson_table(taught, lambda texts: np.stack([known[text] for text in texts]))
+    assert table.texts == ["x", "y"]
+    np.testing.assert_allclose(table.vectors, [[0.5**0.5, 0.5**0.5, 0], [0, 1, 0]], atol=1e-3)
