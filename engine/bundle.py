@@ -70,7 +70,8 @@ class Calibration:
 class Manifest:
     """The validated content of ``manifest.json``.
 
-    ``calibration`` has one entry for each kind of query: ``text`` and ``audio`` (sound against sound).
+    ``calibration`` has one entry for each kind of query: ``text``, ``text-cjk`` (Chinese or Japanese script, optional)
+    and ``audio`` (sound against sound).
     ``files`` maps each file to its sha256. ``extra`` keeps what this version does not know (parity figures, credits).
     """
 

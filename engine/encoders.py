@@ -246,7 +246,11 @@ def query_vectors(encoder: AudioEncoder, blocks: Iterable[FloatArray], space: Sp
 
     Raises ``AudioError``.
     """
-    vectors = np.stack([vector for _, vector in encode_windows(encoder, cut(blocks, space))])
+    return thinned(np.stack([vector for _, vector in encode_windows(encoder, cut(blocks, space))]))
+
+
+def thinned(vectors: FloatArray) -> FloatArray:
+    """At most ``QUERY_WINDOWS`` of ``[n, dim]``, evenly chosen, first and last among them."""
     chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), QUERY_WINDOWS)).round().astype(int)
     return np.asarray(vectors[chosen])
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from engine.bundle import Calibration
-from engine.errors import QueryError
+from engine.errors import BundleError, QueryError
 from engine.memory.base import FIELDS, Memory
 from engine.types import Clause, Filter, FloatArray, Hit, Moment, Op
 
@@ -26,6 +26,7 @@ MOMENT_SHARE = 0.1
 #: No single question to the memory asks for more windows than this.
 MOST_WINDOWS = 1024
 
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _CLAUSE = re.compile(r"\s*(?P<field>\w+)\s*(?P<op><=|>=|!=|<|>|=|~)\s*(?P<value>.*?)\s*", re.DOTALL)
 _ALIASES = {"path": "paths", "duration": "duration_s", "rate": "sample_rate_hz", "sample_rate": "sample_rate_hz"}
 
@@ -48,6 +49,18 @@ def find_moments(
     else:
         found = _found_together(memory, vectors, k, where, calibration)
     return [_moment(stretch, calibration) for stretch in found]
+
+
+def calibration_for(words: str | None, curves: Mapping[str, Calibration]) -> Calibration:
+    """The curve for a query in words, by their script where the bundle has one for it, or for a sound (None).
+
+    Raises ``BundleError`` if the bundle has none.
+    """
+    kinds = ["audio"] if words is None else ["text-cjk"] * bool(_CJK.search(words)) + ["text"]
+    for kind in kinds:
+        if kind in curves:
+            return curves[kind]
+    raise BundleError(f"a bundle without calibration for {kinds[-1]}", "one", "export the bundle again")
 
 
 def _best_windows(memory: Memory, vector: FloatArray, k: int, where: Filter) -> list[Hit]:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from engine.bundle import Calibration
 from engine.encoders import normalise
-from engine.errors import QueryError
+from engine.errors import BundleError, QueryError
 from engine.memory.base import FIELDS
 from engine.memory.exact import ExactMemory
-from engine.search import MOMENT_SHARE, find_moments, parse_filter
+from engine.search import MOMENT_SHARE, calibration_for, find_moments, parse_filter
 from engine.types import Clause, Filter, Hit, Moment, Point
 
 CURVE = Calibration(8.0, -3.0, 0.5)
@@ -229,6 +229,24 @@ def test_a_sound_ranks_files_by_the_mean_of_their_best_windows() -> None:
 def test_moments_of_one_file_do_not_reach_into_another() -> None:
     memory = remember({"a": [0.9] * 5, "b": [0.8] * 40})
     assert [(m.start_s, m.end_s) for m in find_moments(memory, QUERY[None], 2, CURVE)] == [(0.0, 6.0), (0.0, 41.0)]
+
+
+# Curves
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [("rain", "text"), ("knarrende Tür", "text"), ("雨の音", "text-cjk"), ("さらさら", "text-cjk"), (None, "audio")],
+)
+def test_the_curve_is_chosen_by_script(words: str | None, kind: str) -> None:
+    curves = {name: Calibration(1.0 + n, 0.0, 0.5) for n, name in enumerate(("text", "text-cjk", "audio"))}
+    assert calibration_for(words, curves) is curves[kind]
+
+
+def test_a_bundle_with_one_curve_for_words_uses_it_for_every_script() -> None:
+    assert calibration_for("雨", {"text": CURVE}) is CURVE
+    with pytest.raises(BundleError, match="audio"):
+        calibration_for(None, {"text": CURVE})
 
 
 # Filters
