@@ -39,9 +39,11 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Shipment:
-    """What the bundle was made of. ``meanings``: the sentence teacher's vector ``[384]`` of each clip's text.
+    """What the bundle was made of.
 
-    ``learnt_from [rows]`` says which rows the towers have seen, ``made`` is told on the card.
+    ``learnt_from [rows]`` says which rows the towers have seen; ``meanings`` are the sentence teacher's vectors
+    ``[384]`` of the clips' texts, ``texts`` the same in the space ``[rows, dim]``, ``heard`` what the untrained tower
+    makes of the clips ``[rows, dim]``; ``made`` is told on the card.
     """
 
     data: Path
@@ -49,6 +51,8 @@ class Shipment:
     rows: Sequence[Row]
     learnt_from: NDArray[np.bool_]
     meanings: Mapping[str, FloatArray]
+    texts: FloatArray
+    heard: FloatArray
     made: Mapping[str, str]
 
     def ship(self, audio: AudioTower, text: TextTower, tokenizer: Tokenizer, bundle: Path) -> None:
@@ -71,12 +75,20 @@ class Shipment:
 
     def _held_out(self, bundle: Path) -> Held:
         """What the exported bundle makes of the clips held out that say something."""
-        rows = [row for row, learnt in zip(self.rows, self.learnt_from, strict=True) if row.text and not learnt]
+        numbers = [i for i, row in enumerate(self.rows) if row.text and not self.learnt_from[i]]
+        rows = [self.rows[i] for i in numbers]
         encoders = OnnxEncoders(open_bundle(bundle), "cpu")
         windows = hear(encoders, [row.path for row in rows])
         means = normalise(np.stack([vectors.mean(axis=0) for vectors in windows]))
         meant = np.stack([self.meanings[row.text] for row in rows]).astype(np.float64)
-        return Held(windows, means, encoders.text.encode_text([row.text for row in rows]), meant @ meant.T)
+        return Held(
+            windows=windows,
+            sounds=means,
+            queries=encoders.text.encode_text([row.text for row in rows]),
+            alike=meant @ meant.T,
+            hears=(self.texts[numbers] @ self.heard[numbers].T).astype(np.float64),
+            sources=[row.source for row in rows],
+        )
 
     def _judge(self, bundle: Path, space_id: str) -> list[dict[str, Any]]:
         """The dev split's verdict on this space. Each space is asked once; how many were is kept in the log."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.calibrate import calibrate, fit_logistic
+from trainer.calibrate import Held, calibrate, calibrations, fit_logistic
 
 
 def slow_fit(scores: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
@@ -42,3 +42,42 @@ def test_the_cutoff_keeps_the_recall_it_was_asked_for():
     kept = np.array([found.curve.relevance(score) >= found.curve.cutoff for score in wanted])
     assert kept.mean() == pytest.approx(0.8, abs=0.01)
     assert found.curve.relevance(0.6) > 0.9 > 0.1 > found.curve.relevance(0.05)
+
+
+def held(seed: int) -> Held:
+    """Forty clips of four kinds, two windows each: a kind's windows and its text lie near one direction."""
+    chance = np.random.default_rng(seed)
+    kinds = np.repeat(np.arange(4), 10)
+    centres = np.eye(4, 8)
+    windows = [_unit(centres[kind] + 0.25 * chance.standard_normal((2, 8))) for kind in kinds]
+    same = (kinds[:, None] == kinds[None]).astype(float)
+    return Held(
+        windows=windows,
+        sounds=_unit(np.stack([w.mean(0) for w in windows])),
+        queries=_unit(centres[kinds] + 0.1 * chance.standard_normal((40, 8))),
+        alike=same,
+        hears=same,
+        sources=[f"author {i % 20}" for i in range(40)],
+    )
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_curves_for_words_and_for_sounds():
+    found = calibrations(held(0))
+    assert set(found) == {"text", "audio"}
+    for fit in found.values():
+        assert fit.recall >= 0.8 - 1e-9
+        assert fit.false_answers <= 0.2
+        assert fit.curve.slope > 0
+    assert calibrations(held(0)) == found
+
+
+def test_a_sound_does_not_prove_itself():
+    """With one clip a kind and source there is nothing of another source to find: no audio curve can be fitted."""
+    alone = held(1)
+    nothing = Held(alone.windows, alone.sounds, alone.queries, alone.alike, alone.hears, ["me"] * 40)
+    with pytest.raises(ValueError, match="no pairs"):
+        calibrations(nothing)
