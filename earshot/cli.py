@@ -1,259 +1,112 @@
-"""The `earshot` command."""
+"""The `earshot` command: how it starts and how it ends. What it can do is in ``commands``.
+
+Whatever happens, the user reads one line and a program gets an exit status; a traceback is for ``EARSHOT_DEBUG=1``.
+"""
 
 from __future__ import annotations
 
-import json
+import io
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from contextlib import suppress
 
-import typer
-from rich.text import Text
-
-from earshot import __version__, show
-from engine.errors import EarshotError
-
-if TYPE_CHECKING:
-    from earshot.library import Library
-
-EXIT_FAILED_FILES = 3
+EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+STOPPED = "Stopped: nothing is lost, the same command goes on from here."
 
 
-class DeviceChoice(StrEnum):
-    """Where the model runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-app = typer.Typer(
-    name="earshot",
-    help="Find the sound you know you have: by words, or by another sound, with the moment inside the file.",
-    epilog="Exit status: 0 all done, 1 could not run, 2 wrong usage, 3 some files failed.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-bundle_app = typer.Typer(help="The models earshot can hear with.", no_args_is_help=True)
-app.add_typer(bundle_app, name="bundle")
-
-LibraryOption = Annotated[
-    Path | None,
-    typer.Option("--library", "-l", envvar="EARSHOT_LIBRARY", help="The library's folder. [default: user-data folder]"),
-]
-BundleOption = Annotated[
-    str | None, typer.Option("--bundle", help="The model, by name or folder. [default: the library's own, or starter]")
-]
-DeviceOption = Annotated[DeviceChoice, typer.Option("--device", envvar="EARSHOT_DEVICE", help="Where the model runs.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"earshot {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
-
-
-@contextmanager
-def _open(
-    folder: Path | None, bundle: str | None = None, device: DeviceChoice = DeviceChoice.auto, create: bool = False
-) -> Iterator[Library]:
-    from earshot.library import Library
-
-    with Library(folder, bundle=bundle, device=device.value, create=create) as library:
-        yield library
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace").decode())
-
-
-@app.command(
-    epilog="Examples:\n\n  earshot index ~/Sounds\n\n  earshot index /mnt/archive --library archive --jobs 4\n\n"
-    "  earshot index ~/Sounds --retry-failed --prune"
-)
-def index(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
-    library: LibraryOption = None,
-    bundle: BundleOption = None,
-    device: DeviceOption = DeviceChoice.auto,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Decoding threads. [default: the cores]")
-    ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Forget files under PATHS that are gone.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Hear every new or changed sound below PATHS; known ones are skipped.
-
-    Ctrl-C at any time loses nothing: the same command goes on where it stopped.
-    """
-    with _open(library, bundle, device, create=True) as opened:
-        with show.index_progress(not as_json) as draw:
-            report = opened.index(paths, jobs=jobs, retry_failed=retry_failed, prune=prune, on_progress=draw)
-        for note in opened.notes:
-            show.err.print(note, style="dim")
-    if as_json:
-        _print_json(report.to_dict())
-    else:
-        show.print_report(report)
-    if report.interrupted:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if report.failed:
-        raise typer.Exit(EXIT_FAILED_FILES)
-
-
-@app.command(
-    epilog="Examples:\n\n  earshot search 'rain on a tin roof'\n\n  earshot search --audio door.wav -k 5\n\n"
-    "  earshot search footsteps --filter 'duration<5' --filter 'path~foley'\n\n"
-    "  earshot search siren --paths -0 | xargs -0 -n1 mpv\n\n  earshot search thunder --save-clips cuts/"
-)
-def search(
-    words: Annotated[str | None, typer.Argument(help="What it sounds like.", show_default=False)] = None,
-    audio: Annotated[Path | None, typer.Option("--audio", "-a", help="Find what sounds like this file.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="At most so many sounds.")] = 10,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option("--filter", "-f", help="A condition, e.g. duration<5, path~ambience, format=wav. All must hold."),
-    ] = None,
-    min_relevance: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out what is less relevant. [default: the model's cutoff]")
-    ] = None,
-    as_json: JsonOption = False,
-    paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
-    null: Annotated[bool, typer.Option("-0", "--null", help="With --paths: end each with NUL, for xargs -0.")] = False,
-    save_clips: Annotated[Path | None, typer.Option(help="Cut the moments to WAV files in this folder.")] = None,
-    library: LibraryOption = None,
-    device: DeviceOption = DeviceChoice.auto,
-) -> None:
-    """Find sounds by words, or by another sound, each with the moment to listen to."""
-    with _open(library, device=device) as opened:
-        moments = opened.search(words, audio=audio, k=k, filters=filters or (), min_relevance=min_relevance)
-        empty = not moments and not opened.status().windows
-    if as_json:
-        _print_json([moment.to_dict() for moment in moments])
-    elif paths or null:
-        show.print_paths(moments, "\0" if null else "\n")
-    elif moments:
-        show.out.print(show.moments_table(moments))
-    elif empty:
-        show.out.print("The library is empty: fill it with `earshot index FOLDER`.")
-    else:
-        show.out.print(f"{show.NOTHING} See what comes nearest with --min-relevance 0.")
-    if save_clips:
-        saved = show.save_clips(moments, save_clips)
-        show.err.print(f"{len(saved)} clips in {save_clips}", style="dim")
-
-
-@app.command(epilog="Examples:\n\n  earshot status\n\n  earshot status --failed --json")
-def status(
-    failed: Annotated[bool, typer.Option("--failed", help="List the files that could not be heard, and why.")] = False,
-    library: LibraryOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say what the library holds; works while it is being filled."""
-    with _open(library) as opened:
-        state = opened.status()
-        rows = [{"path": str(row.path), "reason": row.reason} for row in opened.failed()] if failed else []
-    if as_json:
-        _print_json(state.to_dict() | ({"failures": rows} if failed else {}))
-        return
-    for name, value in state.to_dict().items():
-        text = show.span(value) if name == "audio_s" else str(value)
-        show.out.print(f"{name:>9}  {text}", soft_wrap=True)
-    for row in rows:
-        show.out.print(Text(f"{row['path']}: {row['reason']}", style="red"), soft_wrap=True)
-
-
-@app.command(epilog="Examples:\n\n  earshot demo\n\n  earshot demo ~/Sounds")
-def demo(
-    sounds: Annotated[Path | None, typer.Argument(help="Your own folder. [default: sounds made on the spot]")] = None,
-) -> None:
-    """Hear a few dozen made-up sounds, or a folder of yours, and search them in words."""
-    from earshot.tour import run_tour
-
-    run_tour(sounds)
-
-
-@app.command(epilog="Examples:\n\n  earshot doctor\n\n  earshot doctor --device cuda")
-def doctor(
-    library: LibraryOption = None, device: DeviceOption = DeviceChoice.auto, as_json: JsonOption = False
-) -> None:
-    """Try device, bundle and memory, and say whether they are healthy."""
-    with _open(library, device=device, create=True) as opened:
-        checks: dict[str, Any] = {"version": __version__, "library": str(opened.folder), **opened.check()}
-        checks["notes"] = list(opened.notes)
-    if as_json:
-        _print_json({"healthy": True, **checks})
-        return
-    for name, value in checks.items():
-        if value:
-            text = "; ".join(value) if isinstance(value, list) else value
-            show.out.print(f"[green]ok[/] {name:>8}  {text}", soft_wrap=True)
-
-
-@bundle_app.command("list", epilog="Example:\n\n  earshot bundle list --json")
-def bundle_list(as_json: JsonOption = False) -> None:
-    """List the models that are here."""
-    from earshot.library import bundles_folder
-    from engine.bundle import known_bundles, open_bundle
-
-    rows: list[dict[str, Any]] = []
-    for name, folder in known_bundles(bundles_folder()).items():
-        manifest = open_bundle(folder).manifest
-        rows.append(
-            {
-                "name": name,
-                "space_id": manifest.space_id,
-                "dim": manifest.dim,
-                "precision": manifest.precision,
-                "languages": list(manifest.text.languages) if manifest.text else [],
-                "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
-                "folder": str(folder),
-            }
-        )
-    if as_json:
-        _print_json(rows)
-        return
-    for row in rows:
-        languages = ", ".join(row["languages"])
-        show.out.print(
-            f"{row['name']}  {row['space_id']}  {row['dim']} dimensions, {row['precision']}, {languages}", end=""
-        )
-        show.out.print(f", {row['bytes'] / 1e6:.1f} MB  {row['folder']}", soft_wrap=True)
-
-
-def _guarded(run: Callable[[], None]) -> int:
-    """Run, turning errors raised on purpose into one line and an exit status."""
-    try:
-        run()
-    except EarshotError as error:
-        show.err.print(Text(f"error: {error}", style="red"), soft_wrap=True)
-        return 1
-    except KeyboardInterrupt:
-        show.err.print("Stopped.", style="yellow")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone: nothing more to say to it
-        return 0
-    return 0
+class Through(BaseException):
+    """Carries its cause past Typer, which would end in silence on Ctrl-C and on a reader that has gone."""
 
 
 def main() -> None:
     """The console script."""
-    raise SystemExit(_guarded(app))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A character that the terminal's encoding lacks is shown as an escape, rather than ending the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    raise SystemExit(guarded(_run))
+
+
+def _run() -> None:
+    from earshot.commands import app  # within the guard: Ctrl-C may come while modules are loaded
+
+    app()
+
+
+def guarded(run: Callable[[], None]) -> int:
+    """Run, turning whatever ends it into one line at most and an exit status."""
+    try:
+        status = _status_of(run)
+        sys.stdout.flush()  # a full disk or a closed pipe is met here, not after the last line of Python
+    except KeyboardInterrupt:
+        return _stopped()
+    except Through as through:
+        return _stopped() if isinstance(through.__cause__, KeyboardInterrupt) else _reader_gone()
+    except BrokenPipeError:
+        return _reader_gone()
+    except Exception as error:
+        if os.environ.get("EARSHOT_DEBUG"):
+            raise
+        _discard_output()
+        with suppress(OSError):
+            _print_error(error)
+        return EXIT_FAILED
+    return status
+
+
+def _status_of(run: Callable[[], None]) -> int:
+    try:
+        run()
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return 0
+
+
+def _stopped() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C must not cut the goodbye short
+    with suppress(OSError):
+        sys.stderr.write(f"{STOPPED}\n")
+        sys.stderr.flush()
+    _discard_output()
+    return EXIT_INTERRUPTED
+
+
+def _reader_gone() -> int:
+    """Such as `| head`: nothing more to say to it, and nothing wrong."""
+    _discard_output()
+    return 0
+
+
+def _discard_output() -> None:
+    """Print what is still held back if that is possible, and nothing at exit, where Python would complain itself."""
+    with suppress(OSError, ValueError):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+
+def _print_error(error: Exception) -> None:
+    from earshot import show
+
+    show.error(describe(error))
+
+
+def describe(error: Exception) -> str:
+    """An error in one line, as far as possible with what it was about."""
+    import sqlite3
+
+    from engine.errors import EarshotError
+
+    if isinstance(error, EarshotError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+        return f"{where}{error.strerror or error}"
+    if isinstance(error, sqlite3.Error):
+        return f"the library's ledger can't be used: {error}"
+    return f"a fault in earshot ({type(error).__name__}: {error}); EARSHOT_DEBUG=1 shows where, please report it"

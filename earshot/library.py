@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import platformdirs
 
+from earshot.limits import MOST_RESULTS
 from earshot.lock import LibraryLock
-from engine.bundle import open_bundle
-from engine.encoders import Encoders, OnnxEncoders, encode_sound, query_vectors
-from engine.errors import LibraryError, QueryError, SpaceMismatchError
+from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, expanded, load_encoders
+from engine.encoders import Encoders, encode_sound, query_vectors
+from engine.errors import AudioError, BundleError, LibraryError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
 from engine.memory.edge import EdgeMemory
 from engine.search import calibration_for, find_moments, parse_filter
@@ -25,8 +26,8 @@ from indexer.ledger import FileRow, Ledger
 if TYPE_CHECKING:
     from indexer.report import IndexReport, Progress
 
-DEFAULT_BUNDLE = "starter"
-#: How long a search waits for another process to finish with the library.
+LEDGER = "ledger.sqlite"
+#: How long a search or a run of ``index`` waits for another process to finish with the library.
 SEARCH_WAIT_S = 10.0
 
 
@@ -43,7 +44,7 @@ class Status:
 
     def to_dict(self) -> dict[str, Any]:
         """The public JSON form."""
-        return asdict(self)
+        return asdict(self) | {"audio_s": round(self.audio_s, 3)}
 
 
 class Library:
@@ -71,47 +72,72 @@ class Library:
         Args:
             folder: Where it lives; default: ``default_folder()``.
             bundle: The model, by name or folder; default: the one the library was made with, else the starter.
+                ``index`` remembers it, so that a bundle that has moved need be named only once.
             device: ``auto`` may fall back to the CPU and says so in ``notes``; ``cuda`` raises where it can't.
             create: If False, a folder without a library raises ``LibraryError``.
             encoders: Towers to use instead of a bundle's (tests use ``engine.fakes``).
 
-        Raises ``LibraryError``, ``BundleError``, and ``SpaceMismatchError`` if the library was made in another space.
+        Raises ``LibraryError``, ``BundleError``, and ``SpaceMismatchError`` if the library was made in another space
+        than that of ``bundle``; a bundle that is not named here is opened, and may raise, when it is first needed.
         """
-        self.folder = Path(folder) if folder is not None else default_folder()
-        if not create and not (self.folder / "ledger.sqlite").is_file():
-            raise LibraryError(f"no library in {self.folder}", "one", "make it with `earshot index FOLDER`")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LibraryError(f"{self.folder}: {error.strerror}", "a folder to write in", "choose another") from error
-        self._ledger = Ledger(self.folder / "ledger.sqlite")
+        self.folder = expanded(folder) if folder is not None else default_folder()
+        self._device: Device = device
+        self._bundle = bundle
+        self._closed = False
         self._lock: LibraryLock | None = None
         self._memory: Memory | None = None
+        known = library_exists(self.folder)
+        if not known and not create:
+            raise LibraryError(f"no library in {self.folder}", "one", "make it with `earshot index FOLDER`")
+        if encoders is None and (bundle is not None or not known):
+            encoders = load_encoders(bundle or DEFAULT_BUNDLE, device)
+        self._loaded: Encoders | None = encoders
+        if not known:
+            _ = self._encoders.audio  # a broken model or a missing device must not leave a library behind
+            _make_folder(self.folder)
+        self._ledger = Ledger(self.folder / LEDGER)
         try:
-            self._encoders = encoders or self._load(bundle, device)
-            self._settle_space(bundle)
+            if self._loaded is not None or self._ledger.setting("space_id") is None:
+                self._settle_space()
         except BaseException:
             self._ledger.close()
             raise
 
-    def _load(self, bundle: str | Path | None, device: Device) -> OnnxEncoders:
-        name = bundle or self._ledger.setting("bundle") or DEFAULT_BUNDLE
-        return OnnxEncoders(open_bundle(name, bundles_folder()), device)
+    @property
+    def _encoders(self) -> Encoders:
+        """The towers. The library's own bundle is opened when first needed: ``status`` works without it."""
+        if self._loaded is None:
+            name = self._ledger.setting("bundle") or DEFAULT_BUNDLE
+            try:
+                self._loaded = load_encoders(name, self._device)
+            except BundleError as error:
+                raise BundleError(
+                    f"{error.found}, with which {self.folder} was made",
+                    error.expected,
+                    "if it has moved, say where it is with --bundle",
+                ) from error
+            self._settle_space()
+        return self._loaded
 
-    def _settle_space(self, bundle: str | Path | None) -> None:
+    def _settle_space(self) -> None:
         """Keep to the space the library was made in; a new library takes that of its bundle."""
-        known, ours = self._ledger.setting("space_id"), self._encoders.space.space_id
-        if known is None:
-            named = str(Path(bundle).resolve()) if bundle and Path(bundle).is_dir() else bundle
-            with self._ledger.transaction():
-                self._ledger.set_setting("bundle", named or DEFAULT_BUNDLE)
-                self._ledger.set_setting("space_id", ours)
-        elif known != ours:
+        ours = self._encoders.space.space_id
+        known = self._ledger.setting("space_id") or self._choose_space(ours)
+        if known != ours:
+            self._loaded = None
             raise SpaceMismatchError(
                 f"a library made in space {known} ({self.folder})",
                 f"{ours}, the space of the chosen bundle",
                 "use the bundle it was made with, or index into another --library",
             )
+
+    def _choose_space(self, ours: str) -> str:
+        """Ours, unless somebody else chose at the same moment and was first."""
+        with self._ledger.transaction():
+            known = str(self._ledger.settle("space_id", ours))
+            if known == ours:
+                self._ledger.settle("bundle", bundle_key(self._bundle or DEFAULT_BUNDLE))
+        return known
 
     @property
     def notes(self) -> Sequence[str]:
@@ -121,7 +147,8 @@ class Library:
     @property
     def space_id(self) -> str:
         """The space of this library's vectors."""
-        return self._encoders.space.space_id
+        self._require_open()
+        return str(self._ledger.setting("space_id"))
 
     def index(
         self,
@@ -141,13 +168,17 @@ class Library:
             prune: Forget files under ``paths`` that are no longer there.
             on_progress: Called a few times a second at most, in this thread.
 
-        Raises ``LibraryError`` if a path is missing, ``LibraryBusyError`` if another process holds the library.
+        Raises ``LibraryError`` if a path is missing, ``LibraryBusyError`` if another process holds the library for
+        longer than a search takes.
         """
         from indexer.pipeline import IndexOptions, index
 
-        roots = [Path(path) for path in paths]
+        self._require_open()
+        roots = [expanded(path) for path in paths]
         _ = self._encoders.audio  # a broken model or a missing device is said before any work is done
-        memory = self._open_memory(wait_s=0.0)
+        memory = self._open_memory(SEARCH_WAIT_S)
+        if self._bundle is not None:
+            self._ledger.set_setting("bundle", bundle_key(self._bundle))
         options = IndexOptions(jobs, retry_failed, prune)
         return index(roots, self._encoders, memory, self._ledger, options, on_progress)
 
@@ -165,12 +196,15 @@ class Library:
         Args:
             words: What it sounds like.
             audio: A sound file to compare with, instead of words.
-            k: At most so many sounds.
+            k: At most so many sounds, 10,000 at most.
             filters: Conditions that all must hold, e.g. ``["duration<5", "path~ambience"]``.
             min_relevance: Leave out what is less relevant, 0..1; default: the bundle's own cutoff.
 
         An empty list means that nothing sounds like that. Raises ``QueryError``, ``AudioError``.
         """
+        self._require_open()
+        if not 1 <= k <= MOST_RESULTS:
+            raise QueryError(f"k = {k}", f"a number of results from 1 to {MOST_RESULTS}")
         if (words is None) == (audio is None):
             raise QueryError("both words and a sound" if words else "no query", "either words or a sound")
         where = parse_filter(filters)
@@ -182,6 +216,7 @@ class Library:
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
         """n texts -> L2-normalised float32 ``[n, dim]``. Raises ``QueryError`` if one is empty."""
+        self._require_open()
         return self._encoders.text.encode_text(texts)
 
     def encode_audio(self, samples: FloatArray, sample_rate_hz: int) -> FloatArray:
@@ -191,6 +226,7 @@ class Library:
         """
         from engine.audio import resample
 
+        self._require_open()
         samples = np.asarray(samples, np.float32)
         if samples.ndim != 1:
             raise ValueError(f"found samples of shape {samples.shape}, expected [n], mono")
@@ -201,34 +237,35 @@ class Library:
         from engine.audio import open_clip
 
         space = self._encoders.space
-        return query_vectors(self._encoders.audio, open_clip(path, space.sample_rate_hz).blocks, space)
+        try:
+            clip = open_clip(expanded(path), space.sample_rate_hz)
+            return query_vectors(self._encoders.audio, clip.blocks, space)
+        except AudioError as error:
+            if path.name in error.found:
+                raise
+            raise AudioError(f"{path}: {error.found}", error.expected, error.action) from error
 
     def status(self) -> Status:
-        """Counts, from the ledger alone: works while another process is indexing."""
+        """Counts, from the ledger alone: works while another process is indexing, and without the bundle."""
+        self._require_open()
         totals = self._ledger.totals()
         where = f"Qdrant Edge in {self._memory_folder}"
         return Status(totals.files, totals.windows, totals.failed, totals.audio_s, self.space_id, where)
 
     def failed(self) -> list[FileRow]:
         """The files that could not be heard, each with its reason."""
+        self._require_open()
         return list(self._ledger.files(failed=True))
 
     def check(self) -> dict[str, str]:
         """Use every part once: which device, bundle and memory answered. Raises what is wrong with them."""
-        bundle = getattr(self._encoders, "bundle", None)
-        if bundle is not None:
-            bundle.verify()
-        texts = self._encoders.text.encode_text(["rain", "a dog barking"])
-        self._encoders.audio.encode_audio(np.zeros((1, self._encoders.space.window_samples), np.float32))
+        self._require_open()
+        checked = check_encoders(self._encoders)
         count = self._open_memory(SEARCH_WAIT_S).count()
         expected = self.status().windows
         if count != expected:
             raise LibraryError(f"{count} windows in the memory", f"{expected}", "run `earshot index` again")
-        return {
-            "bundle": f"{self.space_id}, {texts.shape[1]} dimensions, self-test passed",
-            "device": self._encoders.device,
-            "memory": f"{count} windows, as many as the ledger has",
-        }
+        return checked | {"memory": f"{count} windows, as many as the ledger has"}
 
     @cached_property
     def _memory_folder(self) -> Path:
@@ -246,8 +283,13 @@ class Library:
             self._memory = memory
         return self._memory
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise LibraryError(f"the library {self.folder} closed", "an open one", "open it again with Library(…)")
+
     def close(self) -> None:
-        """Let go of the library. Twice is fine."""
+        """Let go of the library; after that only ``folder`` is of use. Twice is fine."""
+        self._closed = True
         if self._memory is not None:
             self._memory.close()
             self._memory = None
@@ -269,6 +311,13 @@ def default_folder() -> Path:
     return Path(platformdirs.user_data_dir("earshot")) / "library"
 
 
-def bundles_folder() -> Path:
-    """Where pulled bundles are kept."""
-    return Path(platformdirs.user_data_dir("earshot")) / "bundles"
+def library_exists(folder: Path) -> bool:
+    """Whether there is a library in this folder."""
+    return (folder / LEDGER).is_file()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LibraryError(f"{folder}: {error.strerror}", "a folder to write in", "choose another") from error

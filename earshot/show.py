@@ -1,29 +1,98 @@
-"""What the command line prints: tables for people, lines for pipes, clips for a DAW."""
+"""What the command line prints: tables for people, lines for pipes.
+
+File names and tags are other people's text: all that a person reads goes through ``printable``, so that no name can
+move the cursor or forge a line. What a program reads (``--json``, ``--paths``) stays exact.
+"""
 
 from __future__ import annotations
 
-import re
+import io
+import json
+import os
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from indexer.paths import text_path
+
 if TYPE_CHECKING:
     from engine.types import Moment
     from indexer.report import IndexReport
     from indexer.report import Progress as IndexProgress
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class _Console(Console):
+    """Leaves it to ``earshot.cli`` to say how a command ends whose reader has gone."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Called by Rich while it handles ``BrokenPipeError``."""
+        raise BrokenPipeError
+
+
+out = _Console(highlight=False, markup=False, emoji=False)
+err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 NOTHING = "Nothing sounds like that."
+#: Narrower than this, the table leaves out the bar and the length, for the sake of the names.
+ROOMY_COLUMNS = 80
 _DRAW_EVERY_S = 0.2
+_NO_WRAP_COLUMNS = 1_000_000
+_ASCII = str.maketrans({"█": "#", "“": '"', "”": '"', "…": "..."})
+#: Controls, lone surrogates, line and paragraph separators, and marks that turn the direction of the text.
+_UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+_JOINERS = "\u200c\u200d"  # parts of words and of emoji
+
+
+def printable(text: str) -> str:
+    """The text with all that a terminal might obey, rather than show, as escapes such as ``\\x1b`` and ``\\n``."""
+    return "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if unicodedata.category(character) not in _UNPRINTABLE or character in _JOINERS:
+        return character
+    if "\udc80" <= character <= "\udcff":  # how Python carries a byte that is no UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def typeset(text: str, console: Console | None = None) -> str:
+    """Bars, quotes and dots in ASCII where the terminal's encoding has no better."""
+    try:
+        "█“”…".encode((console or out).encoding)
+    except (UnicodeError, LookupError):
+        return text.translate(_ASCII)
+    return text
+
+
+def say(text: str, style: str = "") -> None:
+    """One line for a person, never folded, as a name must be found by ``grep``."""
+    out.print(Text(printable(typeset(text)), style=style), soft_wrap=True)
+
+
+def remark(text: str, style: str = "dim") -> None:
+    """One line on stderr, beside the answer."""
+    err.print(Text(printable(typeset(text, err)), style=style), soft_wrap=True)
+
+
+def error(text: str) -> None:
+    """Why it could not be done."""
+    remark(f"error: {text}", style="red")
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout; what the encoding lacks is escaped as JSON does it."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(value, ensure_ascii=not utf8, indent=2)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")  # a lone surrogate becomes \udcff
 
 
 def clock(seconds: float) -> str:
@@ -43,43 +112,62 @@ def span(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def short_path(path: str, base: Path | None = None) -> str:
-    """The path relative to ``base`` or to the current folder where it lies below it."""
-    for folder in (base, Path.cwd()):
-        if folder is not None and Path(path).is_relative_to(folder):
-            return str(Path(path).relative_to(folder))
-    return path
+def short_path(text: str, base: Path | None = None) -> str:
+    """A path as the library keeps it -> relative to ``base`` or to the current folder where it lies below it."""
+    path = text_path(text)
+    for folder in (base, _current_folder()):
+        if folder is not None and path.is_relative_to(folder):
+            return str(path.relative_to(folder))
+    return str(path)
 
 
-def moments_table(moments: Sequence[Moment], base: Path | None = None) -> Table:
+def _current_folder() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # deleted under our feet
+        return None
+
+
+def print_moments(moments: Sequence[Moment], base: Path | None = None) -> None:
+    """The table of an answer, as wide as the terminal; in a pipe every sound has one whole line."""
+    if sys.stdout.isatty():
+        out.print(moments_table(moments, base, roomy=out.width >= ROOMY_COLUMNS))
+        return
+    lines = io.StringIO()
+    Console(file=lines, width=_NO_WRAP_COLUMNS, color_system=None).print(moments_table(moments, base))
+    for line in lines.getvalue().rstrip("\n").split("\n"):
+        out.print(Text(line.rstrip()), soft_wrap=True)
+
+
+def moments_table(moments: Sequence[Moment], base: Path | None = None, roomy: bool = True) -> Table:
     """One row a sound: how relevant, where to listen, in which file."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("#", justify="right", style="dim")
-    table.add_column("relevance")
+    table.add_column("relevance", no_wrap=True)
     table.add_column("listen at", justify="right", no_wrap=True)
-    table.add_column("of", justify="right", no_wrap=True, style="dim")
+    if roomy:
+        table.add_column("of", justify="right", no_wrap=True, style="dim")
     table.add_column("file", overflow="fold")
     for rank, moment in enumerate(moments, 1):
-        bar = "█" * round(moment.relevance * 8)
-        file = Text(short_path(moment.path, base))
+        relevance = Text(f"{moment.relevance:4.0%}")
+        if roomy:
+            relevance.append(f" {typeset('█') * round(moment.relevance * 8):<8}", style="green")
+        file = Text(printable(short_path(moment.path, base)))
         if moment.title:
-            file.append(f"  “{moment.title}”", style="dim")
+            file.append(typeset(f"  “{printable(moment.title)}”"), style="dim")
         if len(moment.paths) > 1:
             file.append(f"  (+{len(moment.paths) - 1} copies)", style="dim")
-        table.add_row(
-            str(rank),
-            Text(f"{moment.relevance:4.0%} ").append(f"{bar:<8}", style="green"),
-            f"{clock(moment.start_s)} - {clock(moment.end_s)}",
-            clock(moment.duration_s),
-            file,
-        )
+        where = f"{clock(moment.start_s)} - {clock(moment.end_s)}"
+        cells: list[str | Text] = [str(rank), relevance, where, clock(moment.duration_s), file]
+        table.add_row(*cells if roomy else [*cells[:3], file])
     return table
 
 
 def print_paths(moments: Sequence[Moment], end: str) -> None:
-    """Paths alone, each followed by ``end`` (a NUL for ``xargs -0``)."""
+    """Paths alone, byte for byte, each followed by ``end`` (a NUL for ``xargs -0``)."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(b"".join((moment.path + end).encode("utf-8", "surrogateescape") for moment in moments))
+    lines = (os.fsencode(text_path(moment.path)) + end.encode() for moment in moments)
+    sys.stdout.buffer.write(b"".join(lines))
 
 
 @contextmanager
@@ -116,39 +204,22 @@ def print_report(report: IndexReport) -> None:
     news = f"{report.indexed} indexed"
     if report.copies:
         news += f" ({report.copies} of them known by content: copied, moved or renamed)"
-    out.print(f"{news}, {report.skipped} unchanged, {len(report.failed)} failed", end="")
-    out.print(f", {report.pruned} forgotten" if report.pruned else "")
+    news += f", {report.skipped} unchanged, {len(report.failed)} failed"
+    say(news + (f", {report.pruned} forgotten" if report.pruned else ""))
     if report.audio_s:
         rate = report.audio_s / max(report.wall_s, 1e-6)
-        out.print(f"heard {span(report.audio_s)} of sound in {span(report.wall_s)} ({rate:.0f} x real time)")
+        say(f"heard {span(report.audio_s)} of sound in {span(report.wall_s)} ({rate:.0f} x real time)")
     if report.left_out:
         ranked = sorted(report.left_out.items(), key=lambda item: (-item[1], item[0]))
-        out.print("left out: " + ", ".join(f"{count} {reason}" for reason, count in ranked), style="dim")
+        say("left out: " + ", ".join(f"{count} {reason}" for reason, count in ranked), style="dim")
     if report.skipped_failed:
-        out.print(f"{report.skipped_failed} still can't be heard: try them again with --retry-failed", style="yellow")
-    for path, reason in report.failed[:20]:
-        err.print(Text(f"failed: {path}: {reason}", style="red"), soft_wrap=True)
-    if len(report.failed) > 20:
-        err.print(f"… and {len(report.failed) - 20} more: earshot status --failed", style="red")
-    if report.interrupted:
-        err.print("Stopped. What was heard is kept: run the same command again to go on.", style="yellow")
+        say(f"{report.skipped_failed} still can't be heard: try them again with --retry-failed", style="yellow")
+    print_failures("failed", report.failed, "earshot status --failed")
 
 
-def save_clips(moments: Sequence[Moment], folder: Path) -> list[Path]:
-    """Cut every moment to a WAV file at the file's own rate and channels, for a DAW.
-
-    Raises ``AudioError`` if a file can't be read any more.
-    """
-    import soundfile
-
-    from engine.audio import read_stretch
-
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = []
-    for rank, moment in enumerate(moments, 1):
-        samples, rate_hz = read_stretch(Path(moment.path), moment.start_s, moment.end_s)
-        stem = re.sub(r"[^\w.-]+", "_", Path(moment.path).stem)[:80]
-        target = folder / f"{rank:02d}_{stem}_{moment.start_s:.1f}s.wav"
-        soundfile.write(target, samples, rate_hz, subtype="PCM_24")
-        saved.append(target)
-    return saved
+def print_failures(what: str, failures: Sequence[tuple[str, str]], more: str = "", most: int = 20) -> None:
+    """Each file with its reason on stderr; ``more`` is the command that shows those beyond ``most``."""
+    for path, reason in failures[:most]:
+        remark(f"{what}: {text_path(path)}: {reason}", style="red")
+    if len(failures) > most:
+        remark(f"… and {len(failures) - most} more" + (f": {more}" if more else ""), style="red")

@@ -6,11 +6,14 @@ import hashlib
 from pathlib import Path
 
 import platformdirs
+from rich.text import Text
 
 from earshot import show
 from earshot.demo import QUERIES, write_sounds
-from earshot.library import DEFAULT_BUNDLE, Library
+from earshot.library import Library
+from earshot.models import DEFAULT_BUNDLE, expanded
 from engine.bundle import open_bundle
+from indexer.scan import scan
 
 RESULTS = 3
 
@@ -26,8 +29,9 @@ def run_tour(sounds: Path | None = None) -> None:
         if not sounds.is_dir():
             made = write_sounds(base / "unfinished")
             (base / "unfinished").rename(sounds)
-            show.out.print(f"Made {len(made)} sounds in {sounds}", soft_wrap=True)
-    sounds = sounds.absolute()
+            show.say(f"Made {len(made)} sounds in {sounds}")
+    sounds = expanded(sounds).absolute()
+    scan([sounds])  # raises if it is missing, before a library is made
     key = f"{sounds} in {open_bundle(DEFAULT_BUNDLE).manifest.space_id}"
     folder = base / f"library-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     with Library(folder) as library:
@@ -36,7 +40,16 @@ def run_tour(sounds: Path | None = None) -> None:
         show.print_report(report)
         for query in QUERIES:
             moments = library.search(query, k=RESULTS)
-            show.out.print(f"\n[bold]earshot search[/] [cyan]“{query}”[/]")
-            show.out.print(show.moments_table(moments, sounds) if moments else f"  {show.NOTHING}")
-    show.out.print("\nNow your own: [bold]earshot index ~/Sounds && earshot search “a door slams shut”[/]")
-    show.out.print(f"Or go on with these: [bold]earshot search “…” --library {folder}[/]", soft_wrap=True)
+            _show_command(f"search “{query}”")
+            if moments:
+                show.print_moments(moments, sounds)
+            else:
+                show.say(f"  {show.NOTHING}")
+    show.out.print()
+    show.say("Now your own: earshot index ~/Sounds && earshot search “a door slams shut”")
+    show.say(f"Or go on with these: earshot search “…” --library {folder}")
+
+
+def _show_command(rest: str) -> None:
+    show.out.print()
+    show.out.print(Text.assemble(("earshot ", "bold"), (show.typeset(rest), "cyan")), soft_wrap=True)

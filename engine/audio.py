@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,17 @@ MAX_MEAN_SQUARE = 1e24
 SLACK = 4096
 #: From here on a data size is a recorder's or a pipe's way to say that it did not know.
 UNKNOWN_BYTES = 0x7FFF0000
+
+#: libsndfile's and FFmpeg's names for containers -> what people call them.
+_COMMON_NAMES = {"wavex": "wav", "rf64": "wav", "mov": "mp4", "matroska": "mkv", "asf": "wma", "mpeg": "mpg"}
+#: Containers of many names: the file's own suffix says which, if it is one of these.
+_SUFFIXES = {
+    "ogg": {"opus"},
+    "mov": {"mov", "m4a", "m4b", "m4v", "3gp", "3g2"},
+    "matroska": {"webm", "mka"},
+    "asf": {"wmv", "asf"},
+    "mpegts": {"ts", "mts", "m2ts"},
+}
 
 _PROMISES = (
     re.compile(r"^\s*(?:data|SSND)\s*: (?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE),
@@ -128,7 +140,17 @@ def _open_soundfile(path: Path) -> _Source | None:
                     return
                 yield block
 
-    return _Source(blocks, file.samplerate, file.channels, file.format.lower())
+    return _Source(blocks, file.samplerate, file.channels, format_name(file.format, path))
+
+
+def format_name(container: str, path: Path) -> str:
+    """What people call a file of this container, as libsndfile or FFmpeg (``mov,mp4,m4a``) names it; lower case.
+
+    The content decides, but for containers that go by many names: an mp4 called ``x.m4a`` is an m4a.
+    """
+    name = container.lower().split(",")[0]
+    suffix = path.suffix.lower().removeprefix(".")
+    return suffix if suffix in _SUFFIXES.get(name, ()) else _COMMON_NAMES.get(name, name)
 
 
 def _check_readable(path: Path) -> None:
@@ -136,10 +158,12 @@ def _check_readable(path: Path) -> None:
     try:
         with path.open("rb") as stream:
             if not stream.read(1):
-                raise AudioError("an empty file (0 bytes)", "a sound", "copy it again from its source, or delete it")
+                raise AudioError(
+                    f"{path.name}, an empty file (0 bytes)", "a sound", "copy it again from its source, or delete it"
+                )
     except OSError as error:
         raise AudioError(
-            f"{error.strerror or error}", "a readable file", "check the path and its permissions"
+            f"{path.name}: {error.strerror or error}", "a readable file", "check the path and its permissions"
         ) from error
 
 
@@ -151,7 +175,7 @@ def _check_whole(file: soundfile.SoundFile, path: Path) -> None:
             if there + SLACK < promised < UNKNOWN_BYTES:
                 file.close()
                 percent = 100 * there // promised
-                raise AudioError(f"the first {percent} % of a file", "a whole file", f"copy {path.name} again")
+                raise AudioError(f"the first {percent} % of {path.name}", "a whole file", "copy it again")
 
 
 def block_frames(sample_rate_hz: int, channels: int) -> int:
@@ -167,35 +191,53 @@ def _open_av(path: Path) -> _Source:
         container = av.open(f"file:{path}", metadata_errors="replace")  # or "concat:x.wma" would be a protocol
     except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(
-            "a file that neither libsndfile nor FFmpeg can read", "a sound or a video", f"convert it ({error})"
+            f"{path.name}, a file that neither libsndfile nor FFmpeg can read",
+            "a sound or a video",
+            f"convert it ({error})",
         ) from error
     stream = next(iter(container.streams.audio), None)
     if stream is None or not stream.rate:
         container.close()
-        raise AudioError("no sound track", "a sound, or a video with sound", "leave it out")
+        raise AudioError(f"no sound track in {path.name}", "a sound, or a video with sound", "leave it out")
     rate, channels = int(stream.rate), int(stream.channels)
 
     def blocks() -> Iterator[FloatArray]:
         with container:
             try:
-                yield from _regrid(_av_frames(container, stream), block_frames(rate, channels))
+                yield from _regrid(_av_frames(container, stream, rate, channels), block_frames(rate, channels))
             except av.error.FFmpegError as error:
                 raise _broken(path, error) from error
 
-    return _Source(blocks, rate, channels, container.format.name.split(",")[0])
+    return _Source(blocks, rate, channels, format_name(container.format.name, path))
 
 
-def _av_frames(container: Any, stream: Any) -> Iterator[FloatArray]:
-    """Decoded frames ``[frames, channels]`` float32, at the stream's own rate."""
+def _av_frames(container: Any, stream: Any, rate_hz: int, channels: int) -> Iterator[FloatArray]:
+    """Decoded frames ``[frames, channels]`` float32, at the stream's own rate, whatever each frame comes in.
+
+    A recorder that restarts, or files joined end to end, change channels or rate on the way.
+    """
     import av
 
-    to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
-    for frame in container.decode(stream):
+    to_float, kind = None, None
+    for frame in chain(container.decode(stream), [None]):
+        found = (frame.format.name, frame.layout.name, frame.sample_rate) if frame else None
+        if found != kind and to_float is not None:
+            yield from _floats(to_float, None, channels)
+        if frame is None:
+            return
+        if found != kind:
+            to_float, kind = av.AudioResampler(format="fltp", layout=frame.layout, rate=rate_hz), found
         frame.pts = None  # gaps in time stamps are no reason to drop sound
-        for part in to_float.resample(frame):
-            yield np.ascontiguousarray(part.to_ndarray().T, dtype=np.float32)
-    for part in to_float.resample(None):
-        yield np.ascontiguousarray(part.to_ndarray().T, dtype=np.float32)
+        yield from _floats(to_float, frame, channels)
+
+
+def _floats(to_float: Any, frame: Any, channels: int) -> Iterator[FloatArray]:
+    """What the resampler makes of a frame, ``[frames, channels]`` float32; ``None`` asks for what it still holds."""
+    for part in to_float.resample(frame):
+        block = np.ascontiguousarray(part.to_ndarray().T, dtype=np.float32)
+        if block.shape[1] != channels:  # one channel goes to all; of many, each gets the mean
+            block = np.repeat(block.mean(axis=1, keepdims=True, dtype=np.float32), channels, axis=1)
+        yield block
 
 
 def _regrid(parts: Iterator[FloatArray], frames: int) -> Iterator[FloatArray]:
@@ -251,4 +293,4 @@ def resample(blocks: Iterable[FloatArray], source_hz: int, target_hz: int) -> It
 
 
 def _broken(path: Path, error: Exception) -> AudioError:
-    return AudioError(f"a file that breaks off while decoding ({error})", "a whole file", f"copy {path.name} again")
+    return AudioError(f"{path.name}, which breaks off while decoding ({error})", "a whole file", "copy it again")

@@ -23,7 +23,7 @@ WINDOWS_A_FILE = 4
 MOMENT_REACH = 32
 #: A neighbouring window belongs to the moment if its odds of being right reach this share of the best window's.
 MOMENT_SHARE = 0.1
-#: No single question to the memory asks for more windows than this.
+#: Asking again for further files asks for at most this many windows at once.
 MOST_WINDOWS = 1024
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -64,17 +64,20 @@ def calibration_for(words: str | None, curves: Mapping[str, Calibration]) -> Cal
 
 
 def _best_windows(memory: Memory, vector: FloatArray, k: int, where: Filter) -> list[Hit]:
-    """The best window of each of the k best files, best first."""
+    """The best window of each of the k best files, best first; of a file that is still being heard, none."""
     best: dict[str, Hit] = {}
+    seen: set[str] = set()
     limit = k * WINDOWS_A_FILE
     while len(best) < k:
-        rest = where.also(Clause("sha256", "not in", tuple(best))) if best else where
+        rest = where.also(Clause("sha256", "not in", tuple(sorted(seen)))) if seen else where
         hits = memory.search(vector, limit, rest)
         for hit in hits:
-            best.setdefault(str(hit.payload["sha256"]), hit)
+            seen.add(str(hit.payload["sha256"]))
+            if "duration_s" in hit.payload:
+                best.setdefault(str(hit.payload["sha256"]), hit)
         if len(hits) < limit:
             break
-        limit = min(limit * 2, MOST_WINDOWS)
+        limit = min(limit * 2, max(limit, MOST_WINDOWS))
     return sorted(best.values(), key=lambda hit: (-hit.score, hit.id))[:k]
 
 
@@ -154,7 +157,7 @@ def _moment(stretch: _Stretch, calibration: Calibration) -> Moment:
         end_s=end_s,
         score=stretch.score,
         relevance=calibration.relevance(stretch.score),
-        duration_s=float(payload.get("duration_s", end_s)),
+        duration_s=float(payload["duration_s"]),
         title=payload.get("title"),
         caption=payload.get("caption"),
         payload=payload,

@@ -18,12 +18,18 @@ from exporters.frontend import FrontConfig, LogMel
 
 @dataclass(frozen=True, slots=True)
 class AudioConfig:
-    """The audio tower: window in samples, trunk blocks as (channels out, stride), classes of the bottleneck."""
+    """The audio tower: window in samples, trunk blocks as (channels out, stride), classes of the bottleneck.
+
+    ``level`` is the root mean square of a window's mel magnitudes below which it is made louder, by ``most_gain`` at
+    most (30 dB).
+    """
 
     front: FrontConfig = field(default_factory=FrontConfig)
     window_samples: int = 31_040
     hop_samples: int = 15_520
     patch_frames: int = 96
+    level: float = 1.75
+    most_gain: float = 31.6
     stem: int = 32
     blocks: tuple[tuple[int, int], ...] = (
         (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
@@ -109,7 +115,19 @@ class AudioTower(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """``[batch, window_samples]`` float32 -> ``[batch, dim]``, L2-normalised."""
-        return self.embed(self.hear(self.front(samples)))
+        return self.embed(self.hear(self.levelled(self.front(samples))))
+
+    def levelled(self, mels: Tensor) -> Tensor:
+        """Log-mels ``[batch, frames, mels]`` with faint windows made louder, loud ones left as they are.
+
+        The trunk learnt from levelled recordings: 20 dB fainter and half of what it knew of rare sounds is lost. The
+        gain ends at ``most_gain``, so that silence stays silence.
+        """
+        offset = self.config.front.offset
+        magnitudes = (mels.exp() - offset).clamp(min=0)
+        level = magnitudes.square().mean((1, 2), keepdim=True).sqrt()
+        gain = (self.config.level / level.clamp(min=1e-9)).clamp(1.0, self.config.most_gain)
+        return torch.log(gain * magnitudes + offset)
 
     def hear(self, mels: Tensor) -> Tensor:
         """Log-mels ``[batch, frames, mels]`` -> features of the patches ``[batch, patches, channels]``."""

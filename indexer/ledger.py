@@ -10,9 +10,12 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +41,34 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX files_by_sha256 ON files (sha256);
     """,
+    # A reason about the path (gone, changed, no permission) may pass: such files are tried again by every run.
+    "ALTER TABLE files ADD COLUMN transient INTEGER NOT NULL DEFAULT 0;",
 )
+_FILE = "SELECT path, size_bytes, mtime_ns, sha256, reason, transient FROM files"
+LOST = "none of its vectors in the memory, or not all; expected all that were heard; index it again"
+#: How long one process waits for another that is just writing.
+BUSY_S = 30.0
+_TALLY_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """What the ledger knows of one path: its content (``sha256``), or the ``reason`` why it could not be heard."""
+    """What the ledger knows of one path: its content (``sha256``), or the ``reason`` why it could not be heard.
+
+    ``transient`` reasons are about the path, not the content: the next run tries again.
+    """
 
     path: Path
     size_bytes: int
     mtime_ns: int
     sha256: str | None
     reason: str | None
+    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the library; each content counts once, however many copies of it there are."""
+    """Sums over what has been heard; each content counts once, however many copies of it there are."""
 
     files: int
     failed: int
@@ -69,21 +83,42 @@ class Ledger:
         """Open or create it. Raises ``LibraryError`` if it is damaged or of a newer earshot."""
         self._lock = threading.RLock()
         try:
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            self._use_wal()
             self._db.execute("PRAGMA synchronous=FULL")
             self._migrate(path)
         except sqlite3.Error as error:
             raise LibraryError(f"a ledger that can't be opened ({path}: {error})", "an SQLite file", "") from error
 
+    def _use_wal(self) -> None:
+        """Several processes may create a ledger at once; SQLite does not wait for this change of mode by itself."""
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
     def _migrate(self, path: Path) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if self._version(path) == len(MIGRATIONS):
+            return
+        with self.transaction():  # whoever comes second finds the work done
+            for number in range(self._version(path), len(MIGRATIONS)):
+                for statement in MIGRATIONS[number].split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={number + 1}")
+
+    def _version(self, path: Path) -> int:
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version > len(MIGRATIONS):
             raise LibraryError(
                 f"a ledger of version {version} in {path}", f"at most {len(MIGRATIONS)}", "update earshot: it is newer"
             )
-        for number in range(version, len(MIGRATIONS)):
-            self._db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version={number + 1}; COMMIT;")
+        return version
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -106,11 +141,14 @@ class Ledger:
         """Keep a setting (any JSON value)."""
         self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", key, json.dumps(value))
 
+    def settle(self, key: str, value: Any) -> Any:
+        """Keep a setting unless there is one already; returns the one that holds, whoever came first."""
+        self._write("INSERT OR IGNORE INTO settings VALUES (?, ?)", key, json.dumps(value))
+        return self.setting(key)
+
     def file(self, path: Path) -> FileRow | None:
         """What is known of a path."""
-        row = self._one(
-            "SELECT path, size_bytes, mtime_ns, sha256, reason FROM files WHERE path = ?", os.fsencode(path)
-        )
+        row = self._one(f"{_FILE} WHERE path = ?", os.fsencode(path))
         return None if row is None else _file_row(row)
 
     def is_indexed(self, sha256: str) -> bool:
@@ -137,13 +175,15 @@ class Ledger:
     def assign(self, path: Path, size_bytes: int, mtime_ns: int, sha256: str) -> None:
         """This path now holds this content."""
         self._write(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, NULL)", os.fsencode(path), size_bytes, mtime_ns, sha256
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, NULL, 0)",
+            *(os.fsencode(path), size_bytes, mtime_ns, sha256),
         )
 
-    def fail(self, path: Path, size_bytes: int, mtime_ns: int, reason: str) -> None:
-        """This path could not be heard, and why."""
+    def fail(self, path: Path, size_bytes: int, mtime_ns: int, reason: str, transient: bool = False) -> None:
+        """This path could not be heard, and why; ``transient`` if that is about the path, not the content."""
         self._write(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, NULL, ?)", os.fsencode(path), size_bytes, mtime_ns, reason
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, NULL, ?, ?)",
+            *(os.fsencode(path), size_bytes, mtime_ns, reason, transient),
         )
 
     def forget_path(self, path: Path) -> None:
@@ -168,15 +208,57 @@ class Ledger:
         for sha256 in sha256s:
             self._write("DELETE FROM contents WHERE sha256 = ?", sha256)
 
+    def disown_lost(self, points: Iterable[str]) -> int:
+        """Compare with ``points``, the content of every point in the memory, in any order; returns how many are lost.
+
+        A content that has not as many points as windows becomes pending and its files transiently failed, so that
+        any run hears them again. What the memory alone knows becomes an orphan. Bounded memory: SQLite counts.
+        """
+        with self._lock:
+            self._db.execute("CREATE TEMP TABLE tally (sha256 TEXT PRIMARY KEY, points INTEGER) WITHOUT ROWID")
+            stream = iter(points)
+            try:
+                while counts := Counter(islice(stream, _TALLY_AT_ONCE)):
+                    self._db.executemany(
+                        "INSERT INTO tally VALUES (?, ?) "
+                        "ON CONFLICT (sha256) DO UPDATE SET points = points + excluded.points",
+                        counts.items(),
+                    )
+                return self._disown_by_tally()
+            finally:
+                self._db.execute("DROP TABLE tally")
+
+    def _disown_by_tally(self) -> int:
+        with self.transaction():
+            lost = self._db.execute(
+                "UPDATE contents SET state = 'pending' WHERE state = 'indexed' AND windows != "
+                "coalesce((SELECT points FROM tally WHERE tally.sha256 = contents.sha256), 0)"
+            ).rowcount
+            self._db.execute(
+                "UPDATE files SET reason = ?, transient = 1, sha256 = NULL "
+                "WHERE sha256 IN (SELECT sha256 FROM contents WHERE state = 'pending')",
+                (LOST,),
+            )
+            self._db.execute(
+                "INSERT INTO contents (sha256, state) SELECT sha256, 'pending' FROM tally WHERE true "
+                "ON CONFLICT DO NOTHING"
+            )
+        return lost
+
     def files(self, failed: bool | None = None) -> Iterator[FileRow]:
         """Rows of all files, of the failed ones, or of the others; a page at a time, by path."""
         condition = {None: "1", True: "reason IS NOT NULL", False: "reason IS NULL"}[failed]
-        last = b""
-        while rows := self._all(
-            "SELECT path, size_bytes, mtime_ns, sha256, reason FROM files "
-            f"WHERE path > ? AND {condition} ORDER BY path LIMIT 1000",
-            last,
-        ):
+        return self._pages(b"", condition)
+
+    def files_under(self, root: Path) -> Iterator[FileRow]:
+        """The row of this path, if it is a file, and of all below it; a page at a time."""
+        if row := self.file(root):
+            yield row
+        below = os.path.join(os.fsencode(root), b"")
+        yield from self._pages(below, "path < ?", below[:-1] + b"0")  # "0" is what follows "/"
+
+    def _pages(self, last: bytes, condition: str, *values: Any) -> Iterator[FileRow]:
+        while rows := self._all(f"{_FILE} WHERE path > ? AND {condition} ORDER BY path LIMIT 1000", last, *values):
             yield from map(_file_row, rows)
             last = rows[-1][0]
 
@@ -184,7 +266,7 @@ class Ledger:
         """Counts and sums for ``status``."""
         files, failed = self._one("SELECT count(sha256), count(reason) FROM files") or (0, 0)
         windows, audio_s = self._one(
-            "SELECT coalesce(sum(windows), 0), coalesce(sum(duration_s), 0.0) FROM contents"
+            "SELECT coalesce(sum(windows), 0), coalesce(sum(duration_s), 0.0) FROM contents WHERE state = 'indexed'"
         ) or (0, 0.0)
         return Totals(files, failed, windows, audio_s)
 
@@ -207,4 +289,5 @@ class Ledger:
 
 
 def _file_row(row: tuple[Any, ...]) -> FileRow:
-    return FileRow(Path(os.fsdecode(row[0])), *row[1:])
+    path, size_bytes, mtime_ns, sha256, reason, transient = row
+    return FileRow(Path(os.fsdecode(path)), size_bytes, mtime_ns, sha256, reason, bool(transient))

@@ -12,9 +12,9 @@ class IndexReport:
     """Counts of one run; ``to_dict`` is the public JSON form.
 
     ``indexed`` counts files added or updated, ``copies`` those among them whose content was known already (moved,
-    renamed or copied files), ``skipped_failed`` the skipped ones that failed in an earlier run, ``windows`` and
-    ``audio_s`` what was encoded, ``stages_s`` busy seconds summed over
-    threads.
+    renamed or copied files), ``skipped_failed`` the skipped ones that failed in an earlier run, ``lost`` contents that
+    the memory had lost before this run, ``windows`` and ``audio_s`` what was encoded, ``stages_s`` busy seconds summed
+    over threads.
     """
 
     indexed: int = 0
@@ -22,6 +22,7 @@ class IndexReport:
     skipped: int = 0
     skipped_failed: int = 0
     pruned: int = 0
+    lost: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     windows: int = 0
     audio_s: float = 0.0
@@ -44,6 +45,7 @@ class IndexReport:
             "skipped": self.skipped,
             "skipped_failed": self.skipped_failed,
             "pruned": self.pruned,
+            "lost": self.lost,
             "failed": [{"path": path, "reason": reason} for path, reason in self.failed],
             "windows": self.windows,
             "audio_s": round(self.audio_s, 3),

@@ -98,7 +98,7 @@ def scan(roots: Sequence[str | Path]) -> Iterator[Found | LeftOut]:
     """
     given: dict[_Place, str] = {}
     for root in roots:
-        path = _absolute(root)
+        path = absolute(root)
         try:
             os.stat(path)
             parent = os.stat(os.path.dirname(path))
@@ -185,8 +185,8 @@ class _Walk:
             yield _file(path)
 
 
-def _absolute(root: str | Path) -> str:
-    """Absolute without following links, except where ``..`` makes that ambiguous."""
+def absolute(root: str | Path) -> str:
+    """A root as its files are known by: without following links, except where ``..`` makes that ambiguous."""
     path = Path(root)
     return os.fspath(path.resolve() if ".." in path.parts else path.absolute())
 

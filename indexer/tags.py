@@ -10,7 +10,7 @@ import io
 import re
 import struct
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +118,16 @@ def read_name(name: str) -> tuple[str | None, str | None, str]:
         return None, None, _words(stem)
     said = [fields[1], *fields[4:]] if len(fields) >= 4 else fields[1:]
     return _UCS[match.group(1) if match else head].replace("_", " "), head, _words(" ".join(said))
+
+
+def names_say(paths: Sequence[Path]) -> tuple[str | None, str]:
+    """Category and words of one sound by the names of all its copies; the words of each name once, joined by "; ".
+
+    Where no name says a category, the first copy's embedded one counts.
+    """
+    said = [read_name(path.name) for path in paths]
+    category = next((category for category, _, _ in said if category), None) or read_tags(paths[0]).category
+    return category, "; ".join(dict.fromkeys(words for _, _, words in said if words))[:MAX_TEXT_CHARS].rstrip("; ")
 
 
 def _words(text: str) -> str:

@@ -7,19 +7,20 @@ same again onto the same ids, or everything.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from engine.memory.base import Memory
-from engine.types import Clause, Clip, Filter, FloatArray, Point, Space, Window, point_id
+from engine.types import Clip, FloatArray, Point, Space, Window, point_id
 from indexer.ledger import Ledger
+from indexer.paths import is_gone, path_text
+from indexer.payload import of_contents, places_payload, window_payload
 from indexer.report import IndexReport
 from indexer.scan import Found
 from indexer.tags import Tags
@@ -29,7 +30,6 @@ SAVE_POINTS = 2048
 SAVE_S = 5.0
 #: Vectors of one long file are written before its end when they are this many.
 HELD_WINDOWS = 1024
-DELETE_AT_ONCE = 256
 _NO_SAMPLES = np.empty(0, np.float32)
 
 
@@ -59,12 +59,16 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A content is whole (``reason`` None), or can't be heard."""
+    """A content is whole (``reason`` None), or can't be heard.
+
+    A ``transient`` reason is about the path (gone, changed, no permission): another copy may well be heard.
+    """
 
     content: Content
     windows: int
     duration_s: float
     reason: str | None
+    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ Message: TypeAlias = Heard | Ended | Same
 
 
 class Writer:
-    """Takes messages in order and saves them in groups. One thread calls ``take``, ``save`` and ``tidy``."""
+    """Takes messages in order and saves them in groups. One thread calls ``take`` and ``save``."""
 
     def __init__(self, space: Space, memory: Memory, ledger: Ledger, report: IndexReport) -> None:
         self._space, self._memory, self._ledger, self._report = space, memory, ledger, report
@@ -89,7 +93,7 @@ class Writer:
         self._early: set[str] = set()
         self._ready: list[Point] = []
         self._ended: dict[str, Ended] = {}
-        self._failed: list[tuple[Found, str]] = []
+        self._failed: list[tuple[Found, str, bool]] = []
         self._reasons: dict[str, str] = {}
         self._same: list[Same] = []
         self._saved_at = time.monotonic()
@@ -133,32 +137,28 @@ class Writer:
     def _fail(self, ended: Ended) -> None:
         sha256, reason = ended.content.sha256, ended.reason or ""
         self._held.pop(sha256, None)
-        self._failed.append((ended.content.file, reason))
-        if sha256:
+        self._failed.append((ended.content.file, reason, ended.transient))
+        if sha256 in self._early:  # another copy may have fewer windows
+            self._memory.delete(of_contents(sha256))
+            self._early.discard(sha256)
+        if not ended.transient:
             self._reasons[sha256] = reason
+            return
+        with self._lock:
+            self._claimed.discard(sha256)
+
+    def unheard(self) -> list[Found]:
+        """The files waiting for a copy that could not be heard for a reason of its own: they are to be heard now."""
+        files, self._same = [same.file for same in self._same], []
+        return files
 
     def _point(self, heard: Heard, duration_s: float | None) -> Point:
         """A point as it is remembered. Of a long file's early windows the duration is set at its end."""
         content, window = heard.content, heard.window
         assert content.clip is not None, "a heard content has been opened"
         assert content.tags is not None
-        payload: dict[str, Any] = {
-            "sha256": content.sha256,
-            "paths": [path_text(content.file.path)],
-            "window": window.index,
-            "start_s": window.start_s,
-            "end_s": window.end_s,
-            "duration_s": duration_s,
-            "title": content.tags.title,
-            "artist": content.tags.artist,
-            "description": content.tags.description or content.tags.comment,
-            "category": content.tags.category,
-            "format": content.clip.format,
-            "sample_rate_hz": content.clip.source_rate_hz,
-            "channels": content.clip.channels,
-        }
-        known = {key: value for key, value in payload.items() if value is not None}
-        return Point(point_id(content.sha256, self._space.space_id, window.index), heard.vector, known)
+        payload = window_payload(content.sha256, content.file.path, content.clip, content.tags, window, duration_s)
+        return Point(point_id(content.sha256, self._space.space_id, window.index), heard.vector, payload)
 
     def _upsert(self, sha256: str, points: Sequence[Point]) -> None:
         self._ledger.announce(sha256)
@@ -172,9 +172,9 @@ class Writer:
         if self._ready:
             self._memory.upsert(self._ready)
         for sha256 in self._early & self._ended.keys():
-            self._memory.set_payload(_of(sha256), {"duration_s": self._ended[sha256].duration_s})
+            self._memory.set_payload(of_contents(sha256), {"duration_s": self._ended[sha256].duration_s})
         assigned = [(e.content.file, e.content.sha256) for e in self._ended.values()] + self._settle_same()
-        gone = self._place_paths(assigned, [file.path for file, _ in self._failed])
+        gone = self._place_paths(assigned, [file.path for file, _, _ in self._failed])
         self._memory.flush()
         with self._ledger.transaction():
             for sha256, ended in self._ended.items():
@@ -183,8 +183,8 @@ class Writer:
                 self._ledger.forget_path(path)
             for file, sha256 in assigned:
                 self._ledger.assign(file.path, file.size_bytes, file.mtime_ns, sha256)
-            for file, reason in self._failed:
-                self._ledger.fail(file.path, file.size_bytes, file.mtime_ns, reason)
+            for file, reason, transient in self._failed:
+                self._ledger.fail(file.path, file.size_bytes, file.mtime_ns, reason, transient)
         self._account(assigned)
 
     def _settle_same(self) -> list[tuple[Found, str]]:
@@ -194,14 +194,14 @@ class Writer:
             if same.sha256 in self._ended or self._ledger.is_indexed(same.sha256):
                 settled.append((same.file, same.sha256))
             elif same.sha256 in self._reasons:
-                self._failed.append((same.file, self._reasons[same.sha256]))
+                self._failed.append((same.file, self._reasons[same.sha256], False))
             else:
                 waiting.append(same)
         self._same = waiting
         return settled
 
     def _place_paths(self, assigned: Sequence[tuple[Found, str]], failed: Sequence[Path]) -> list[Path]:
-        """Set ``paths`` of every content that gains or loses one; returns the paths found gone (moved files)."""
+        """Tell every content that gains or loses a path; returns the paths found gone (moved files)."""
         paths: dict[str, set[Path]] = {}
         gone: list[Path] = []
 
@@ -220,11 +220,11 @@ class Writer:
                 fresh.add(sha256)
             known(sha256).add(file.path)
         for sha256, holders in paths.items():
-            moved = [path for path in holders if not os.path.lexists(path)] if len(holders) > 1 else []
+            moved = [path for path in holders if is_gone(path)] if len(holders) > 1 else []
             gone += moved
             holders.difference_update(moved)
             if holders and not (sha256 in fresh and len(holders) == 1):
-                self._memory.set_payload(_of(sha256), {"paths": [path_text(path) for path in sorted(holders)]})
+                self._memory.set_payload(of_contents(sha256), places_payload(sorted(holders)))
         return gone
 
     def _account(self, assigned: Sequence[tuple[Found, str]]) -> None:
@@ -235,7 +235,7 @@ class Writer:
         report.done_bytes += sum(file.size_bytes for file, _ in assigned)
         report.windows += sum(ended.windows for ended in self._ended.values())
         report.audio_s += sum(ended.duration_s for ended in self._ended.values())
-        for file, reason in self._failed:
+        for file, reason, _ in self._failed:
             report.failed.append((path_text(file.path), reason))
             report.done_bytes += file.size_bytes
         done = self._ended.keys() | self._reasons.keys()
@@ -244,37 +244,3 @@ class Writer:
         self._early -= done
         self._ready, self._ended, self._failed = [], {}, []
         self._saved_at = time.monotonic()
-
-    def tidy(self, prune_roots: Sequence[Path]) -> None:
-        """Forget files that are gone from below ``prune_roots``, and remove vectors that no file holds."""
-        if prune_roots:
-            self._prune([os.path.abspath(root) for root in prune_roots])
-        while orphans := self._ledger.orphans(DELETE_AT_ONCE):
-            self._ledger.mark_pending(orphans)  # from here on they are not whole any more
-            self._memory.delete(Filter((Clause("sha256", "in", orphans),)))
-            self._memory.flush()
-            with self._ledger.transaction():
-                self._ledger.drop_contents(orphans)
-
-    def _prune(self, roots: Sequence[str]) -> None:
-        below = tuple(os.path.join(root, "") for root in roots)
-        rows = [
-            row
-            for row in self._ledger.files()
-            if (str(row.path) in roots or str(row.path).startswith(below)) and not os.path.lexists(row.path)
-        ]
-        for row in rows:
-            if row.sha256 and (rest := [p for p in self._ledger.paths_of(row.sha256) if p != row.path]):
-                self._memory.set_payload(_of(row.sha256), {"paths": [path_text(path) for path in rest]})
-                self._memory.flush()
-            self._ledger.forget_path(row.path)
-        self._report.pruned += len(rows)
-
-
-def path_text(path: Path) -> str:
-    """A path as text that any store accepts; bytes that are not UTF-8 are shown as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _of(sha256: str) -> Filter:
-    return Filter((Clause("sha256", "in", (sha256,)),))

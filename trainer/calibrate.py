@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,19 +64,25 @@ class Held:
     """Clips that no tower has learnt from, and what is asked about them.
 
     ``windows``: each clip's vectors ``[windows, dim]``; ``asked``: those it is searched with ``[m, dim]``; ``alike
-    [clips, clips]``: how near the clips' texts are in meaning. ``phrases``: the parallel text's queries ``[concepts,
-    dim]`` in each language; ``meant [concepts, clips]``: how near they are to the clips' texts, by the teacher.
+    [clips, clips]``: how near the clips' texts are in meaning; ``sources`` say whose each clip is. ``phrases``: the
+    parallel text's queries ``[concepts, dim]`` in each language; ``meant [concepts, clips]``: how near they are to the
+    clips' texts, and ``hears [concepts, clips]``: how near the untrained tower hears a clip to a concept, in cosines.
     """
 
     windows: list[FloatArray]
     asked: list[FloatArray]
     alike: Floats
+    sources: Sequence[str]
     phrases: Mapping[str, FloatArray]
     meant: Floats
+    hears: Floats
 
 
 #: Texts nearer than this mean the same, texts farther than this have nothing in common.
 SAME, DIFFERENT = 0.75, 0.35
+#: File names leave much unsaid ("forest" may hold birds, "lose" is a jingle), so a text belongs to a clip where the
+#: words say so and the teacher hears it at least this well, and doesn't where neither is so.
+HEARD = 0.35
 #: The size of a library in which an absent kind is looked for.
 LIBRARY = 200
 #: Languages whose queries share a curve; which one is meant is seen from the script.
@@ -84,19 +90,29 @@ GROUPS = {"text": ("eng", "fra", "deu", "spa", "nld", "cat"), "text-cjk": ("jpn"
 
 
 def calibrations(held: Held, seed: int = 0) -> dict[str, Found]:
-    """Curves for queries in words (a curve for each group of languages) and for sounds (``audio``)."""
-    others = ~np.eye(len(held.alike), dtype=bool)
+    """Curves for queries in words (one for each group of languages) and for sounds (``audio``).
+
+    What a sound is to find is another source's clip.
+    """
+    source = np.array(held.sources)
+    same, different = held.alike > SAME, held.alike < DIFFERENT
     sounds = similar(held.asked, held.windows)
-    found = {"audio": _curve(sounds, (held.alike > SAME) & others, held.alike < DIFFERENT, seed)}
+    found = {"audio": _curve(sounds, same & (source[:, None] != source[None]), different, seed)}
+    wanted, unwanted = held.meant > SAME, held.meant < DIFFERENT
+    wanted, unwanted = wanted & (held.hears >= HEARD), unwanted & (held.hears < HEARD)
     for group, languages in GROUPS.items():
-        meant = np.concatenate([held.meant for language in languages if language in held.phrases])
-        asked = np.concatenate([held.phrases[language] for language in languages if language in held.phrases])
-        found[group] = _curve(best_windows(asked, held.windows), meant > SAME, meant < DIFFERENT, seed)
+        asked = [held.phrases[language] for language in languages if language in held.phrases]
+        scores = best_windows(np.concatenate(asked), held.windows)
+        times = (len(asked), 1)
+        found[group] = _curve(scores, np.tile(wanted, times), np.tile(unwanted, times), seed)
     return found
 
 
 def _curve(scores: FloatArray, wanted: NDArray[np.bool_], unwanted: NDArray[np.bool_], seed: int) -> Found:
-    """One curve from scores ``[queries, clips]``: a query is absent where only unwanted clips are in the library."""
+    """One curve from scores ``[queries, clips]``: a query is absent where only unwanted clips are in the library.
+
+    Raises ``ValueError`` where nothing is wanted or nothing unwanted.
+    """
     chance = np.random.default_rng(seed)
     exact = scores.astype(np.float64)
     absent = []
@@ -104,6 +120,8 @@ def _curve(scores: FloatArray, wanted: NDArray[np.bool_], unwanted: NDArray[np.b
         library = chance.permutation(np.flatnonzero(others))[:LIBRARY]
         if len(library):
             absent.append(query[library].max())
+    if not (wanted.any() and unwanted.any() and absent):
+        raise ValueError("found no pairs of one of the kinds, expected some that belong together and some that don't")
     # Each query's wanted clips count once together: twenty takes of one footstep are one finding.
     best = np.array([row[mine].max() for row, mine in zip(exact, wanted, strict=True) if mine.any()])
     return calibrate(best, exact[unwanted], np.array(absent))

@@ -41,10 +41,12 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Shipment:
-    """What the bundle was made of. ``meanings``: the sentence teacher's vector ``[384]`` of each clip's text;
-    ``concept_meanings [concepts, 384]``: of each concept of the parallel text.
+    """What the bundle was made of.
 
-    ``learnt_from [rows]`` says which rows the towers have seen, ``made`` is told on the card.
+    ``learnt_from [rows]`` says which rows the towers have seen; ``meanings`` are the sentence teacher's vectors
+    ``[384]`` of the clips' texts, ``concept_meanings [concepts, 384]`` those of the parallel text's concepts and
+    ``concept_texts [concepts, dim]`` the same in the space; ``heard`` is what the untrained tower makes of the clips
+    ``[rows, dim]``; ``made`` is told on the card.
     """
 
     data: Path
@@ -54,6 +56,8 @@ class Shipment:
     meanings: Mapping[str, FloatArray]
     concepts: Sequence[Concept]
     concept_meanings: FloatArray
+    concept_texts: FloatArray
+    heard: FloatArray
     made: Mapping[str, str]
 
     def ship(self, audio: AudioTower, text: TextTower, tokenizer: Tokenizer, bundle: Path) -> None:
@@ -76,7 +80,8 @@ class Shipment:
 
     def _held_out(self, bundle: Path) -> Held:
         """What the exported bundle makes of the clips held out that say something."""
-        rows = [row for row, learnt in zip(self.rows, self.learnt_from, strict=True) if row.text and not learnt]
+        numbers = [i for i, row in enumerate(self.rows) if row.text and not self.learnt_from[i]]
+        rows = [self.rows[i] for i in numbers]
         encoders = OnnxEncoders(open_bundle(bundle), "cpu")
         windows = hear(encoders, [row.path for row in rows])
         meant = np.stack([self.meanings[row.text] for row in rows]).astype(np.float64)
@@ -84,8 +89,15 @@ class Shipment:
             language: encoders.text.encode_text([concept.phrasings[language][0] for concept in self.concepts])
             for language in LANGUAGES
         }
-        asked = [thinned(vectors) for vectors in windows]
-        return Held(windows, asked, meant @ meant.T, phrases, self.concept_meanings @ meant.T)
+        return Held(
+            windows=windows,
+            asked=[thinned(vectors) for vectors in windows],
+            alike=meant @ meant.T,
+            sources=[row.source for row in rows],
+            phrases=phrases,
+            meant=self.concept_meanings @ meant.T,
+            hears=(self.concept_texts @ self.heard[numbers].T).astype(np.float64),
+        )
 
     def _judge(self, bundle: Path, space_id: str) -> list[dict[str, Any]]:
         """The dev split's verdict on this space. Each space is asked once; how many were is kept in the log."""

@@ -77,7 +77,7 @@ class Memory(Protocol):
     def search(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[Hit]:
         """The k points nearest to ``vector`` ``[dim]`` by cosine, best first, ties by id.
 
-        Fewer than k where fewer match. Raises ``ValueError`` for a negative k.
+        Fewer than k where fewer match. Raises ``ValueError`` for a negative k, ``QueryError`` above a million.
         """
 
     def search_many(self, vector: FloatArray, k: int, wheres: Sequence[Filter]) -> list[list[Hit]]:

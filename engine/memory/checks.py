@@ -15,6 +15,9 @@ from engine.types import Clause, Filter, FloatArray, Payload, Point
 #: Fields with this prefix hold a memory's own folded copies of texts.
 FOLDED = "folded__"
 
+#: More hits than anyone reads; the stores count in 64 bits, and would reserve room for all that were asked for.
+MOST_HITS = 1_000_000
+
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEY = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -70,9 +73,11 @@ def _storable(value: Any) -> bool:
 
 
 def check_k(k: int) -> None:
-    """Raise ``ValueError`` for a negative number of hits."""
+    """Raise ``ValueError`` for a negative number of hits, ``QueryError`` for one above ``MOST_HITS``."""
     if k < 0:
         raise ValueError(f"k is {k}; it must be 0 or more")
+    if k > MOST_HITS:
+        raise QueryError(f"k = {k}", f"at most {MOST_HITS:,} hits", "ask for fewer")
 
 
 def check_filter(where: Filter | None) -> None:

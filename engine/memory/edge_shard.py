@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,29 @@ _INDEX_FROM_POINTS = 20_000
 # A filter that leaves fewer points than this is answered by brute force over them.
 _SCAN_BELOW_POINTS = 10_000
 _LINKS, _BUILD_BREADTH, _SEARCH_BREADTH = 16, 100, 128
+
+_MIB = 1024 * 1024
+#: Free bytes without which a shard is not opened: one more segment of its log, twice over.
+ROOM_TO_OPEN = 64 * _MIB
+#: Free bytes without which nothing is written. A shard grows by files of 32 MiB (log, vectors, payloads) and 4 MiB
+#: (each index). They are sparse: a new shard takes 1 MiB on ext4, yet 110 MiB where mapping a file fills it (tmpfs).
+#: No setting makes them smaller.
+ROOM_TO_WRITE = 256 * _MIB
+
+# What the system, not the shard, is at fault for: the shard is whole, and must not be removed.
+_SYSTEM_FAULTS = {
+    errno.ENOSPC: "free some space on its disk",
+    errno.EDQUOT: "free some space on its disk",
+    errno.ENOMEM: "free some memory",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "allow more open files",
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EROFS: "put it on a disk that can be written",
+    errno.EEXIST: "remove the file that stands in its place, or choose another folder",
+    errno.ENOTDIR: "choose a folder, not a file",
+}
+_SYSTEM_FAULT = re.compile(r"\(os error (\d+)\)")
 
 # Payload indexes are mapped, not read at opening: that takes a sixth of the time. They get no links of their own in the
 # graph, which would double the time to build it.
@@ -66,9 +91,12 @@ def open_shard(folder: Path, dim: int) -> qdrant.EdgeShard:
 
     To be called within ``alone``. Raises ``LibraryBusyError`` and ``MemoryStoreError``.
     """
-    with refusals(folder):
-        if not folder.exists():
+    if not folder.exists():
+        check_room(folder.parent, ROOM_TO_WRITE)
+        with refusals(folder, "making a shard"):
             _make(folder, dim)
+    check_room(folder, ROOM_TO_OPEN)
+    with refusals(folder, "opening the shard", f"if it stays so, remove {folder} and index again"):
         return qdrant.EdgeShard.load(str(folder), config(dim))
 
 
@@ -109,9 +137,38 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def check_room(folder: Path, needed: int) -> None:
+    """Raise ``MemoryStoreError`` unless the disk of ``folder`` has ``needed`` bytes free.
+
+    Qdrant maps its files into memory. Where the disk can't hold what is written to a map, the system does not raise but
+    ends the process (SIGBUS), so this has to be asked before.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise MemoryStoreError(
+            f"{free // _MIB} MiB free on the disk of {folder}",
+            f"at least {-(-needed // _MIB)} MiB",
+            "free some space, then do the same again: what was written is kept",
+        )
+
+
+def allocated(folder: Path) -> int:
+    """The bytes on disk of all files below ``folder``; what is sparse counts by what it holds."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_blocks * 512
+        except FileNotFoundError:  # Qdrant tidies up on threads of its own
+            continue
+    return total
+
+
 @contextmanager
-def refusals(folder: Path) -> Iterator[None]:
-    """Turn what Qdrant raises, panics included, into errors that name the folder and what to do."""
+def refusals(folder: Path, asked: str, repair: str = "") -> Iterator[None]:
+    """Turn what Qdrant and the system raise, panics included, into errors that name the folder and what was asked.
+
+    ``repair`` is what to do about a damaged shard; it is advised unless the system is at fault.
+    """
     try:
         yield
     except (EarshotError, KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -122,7 +179,13 @@ def refusals(folder: Path) -> Iterator[None]:
                 f"{folder} held by another process", "a library that is free", "wait until it ends, or stop it"
             ) from error
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise MemoryStoreError(
-                f"{folder}: {error}", action=f"if it stays so, remove {folder} and index again"
-            ) from error
+            action = _system_fault(error) or repair or "try again; `earshot doctor` checks the library"
+            raise MemoryStoreError(f"{folder}: {asked} failed ({error})", action=action) from error
         raise
+
+
+def _system_fault(error: BaseException) -> str:
+    """What to do where the system refused; nothing where it did not."""
+    match = _SYSTEM_FAULT.search(str(error))
+    number = error.errno if isinstance(error, OSError) else int(match[1]) if match else None
+    return _SYSTEM_FAULTS.get(number, "") if number is not None else ""

@@ -205,6 +205,10 @@ def test_k_may_be_zero_or_more_than_there_is(memory: Memory, oracle: Memory) -> 
     assert memory.search(axis(0), 0) == []
     with pytest.raises(ValueError, match="-1"):
         memory.search(axis(0), -1)
+    assert len(memory.search(axis(0), 1_000_000)) == 7
+    for k in (1_000_001, 2**63 - 1, 2**70):
+        with pytest.raises(QueryError, match="at most 1,000,000"):
+            memory.search_many(axis(0), k, [Filter()])
 
 
 def test_scroll_pages_through_all_by_id(memory: Memory) -> None:

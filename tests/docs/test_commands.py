@@ -10,9 +10,10 @@ import pytest
 import typer
 
 import earshot
-from earshot.cli import app
+from earshot.commands import app
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 REFERENCE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
@@ -57,14 +58,21 @@ def test_every_command_has_help_with_an_example(name: str):
     assert f"earshot {name}" in (command.epilog or "")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/commands.md", "docs/guide.md", "docs/operations.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_documented_command_exists(document: str):
-    path = ROOT / document
-    if not path.exists():
-        pytest.skip(f"{document} comes with a later release")
-    for words in re.findall(r"^(?:\$ )?earshot ([a-z]+(?: [a-z]+)?)", path.read_text(encoding="utf-8"), re.MULTILINE):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for words in re.findall(r"^(?:\$ )?earshot ([a-z]+(?: [a-z]+)?)", text, re.MULTILINE):
         first = words.split(" ")[0]
         assert words in COMMANDS or first in COMMANDS, f"{document} names `earshot {words}`, which does not exist"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_relative_link_leads_somewhere(document: str):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
+    for link in links:
+        if not re.match(r"[a-z]+:|#", link):
+            assert ((ROOT / document).parent / link.partition("#")[0]).exists(), f"{document} links to {link}"
 
 
 @pytest.mark.parametrize("name", earshot.__all__)

@@ -1,22 +1,43 @@
-"""The command line as a person and a program meet it, on the shipped model."""
+"""The command line as a person and a program meet it, on the shipped model.
+
+How it meets the system (signals, pipes, encodings) is in test_cli_process.py.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from rich.console import Console
 
+from earshot import cli, show
+from earshot.limits import MOST_RESULTS
 from earshot.lock import LibraryLock
+from engine.types import Moment
+from indexer.report import IndexReport
 from tests.sounds import noise, tone, write_sound
+
+HOSTILE = "bell\x07 \x1b]0;title\x07\nforged line.wav"
+
+
+class Result:
+    """What one command printed."""
+
+    def __init__(self, stdout: bytes, stderr: bytes) -> None:
+        self.raw = stdout
+        self.stdout, self.stderr = stdout.decode("utf-8", "backslashreplace"), stderr.decode("utf-8")
 
 
 class Shell:
-    """Runs `earshot` in a process of its own, in a folder of its own."""
+    """Runs `earshot` in a folder of its own, as its console script does, but in this process to save its start."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,20 +47,24 @@ class Shell:
             self.sounds / "tones" / "Beep one.flac", tone(5.0, rate_hz=44_100, hz=1000, channels=2), rate_hz=44_100
         )
 
-    def run(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            [sys.executable, "-m", "earshot", *arguments],
-            cwd=self.folder,
-            env={
-                "HOME": str(self.folder),
-                "EARSHOT_LIBRARY": str(self.folder / "lib"),
-                "COLUMNS": "120",
-                "LANG": "C.UTF-8",
-            },
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == status, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
+    def run(self, *arguments: str, status: int = 0) -> Result:
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+        home = {"HOME": str(self.folder), "EARSHOT_LIBRARY": str(self.folder / "lib"), "COLUMNS": "160"}
+        with pytest.MonkeyPatch.context() as patch, contextlib.chdir(self.folder):
+            for name in [name for name in os.environ if name.startswith(("EARSHOT_", "XDG_"))]:
+                patch.delenv(name)
+            for name, value in home.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["earshot", *arguments])
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+            out.flush()
+            err.flush()
+        result = Result(out.buffer.getvalue(), err.buffer.getvalue())  # type: ignore[attr-defined]
+        assert end.value.code == status, f"exit {end.value.code}\n{result.stdout}\n{result.stderr}"
+        assert "Traceback" not in result.stderr
         return result
 
     def json(self, *arguments: str, status: int = 0) -> object:
@@ -157,7 +182,7 @@ def test_nothing_sounds_like_that(indexed: Shell):
         (("search", "   "), "empty text"),
         (("search",), "either words or a sound"),
         (("search", "rain", "--audio", "sounds/hiss.wav"), "either words or a sound"),
-        (("search", "--audio", "missing.wav"), "No such file"),
+        (("search", "--audio", "missing.wav"), "missing.wav"),
         (("search", "rain", "--filter", "loudness<3"), "one of"),
         (("search", "rain", "--filter", "duration<long"), "a number"),
         (("index", "missing-folder"), "missing-folder"),
@@ -173,7 +198,14 @@ def test_errors_say_what_to_do_and_exit_with_1(indexed: Shell, arguments: tuple[
 
 
 @pytest.mark.parametrize(
-    "arguments", [("serch",), ("search", "x", "-k", "0"), ("index",), ("search", "x", "--min-relevance", "2")]
+    "arguments",
+    [
+        ("serch",),
+        ("search", "x", "-k", "0"),
+        ("search", "x", "-k", str(MOST_RESULTS + 1)),
+        ("index",),
+        ("search", "x", "--min-relevance", "2"),
+    ],
 )
 def test_wrong_usage_exits_with_2(indexed: Shell, arguments: tuple[str, ...]):
     indexed.run(*arguments, status=2)
@@ -185,16 +217,21 @@ def test_an_empty_library_says_how_to_fill_it(shell: Shell):
     assert "earshot index" in shell.run("search", "rain").stdout
 
 
-def test_a_held_library_is_named_with_its_holder(shell: Shell):
-    shell.run("index", "sounds")
-    lock = LibraryLock(shell.folder / "lib", wait_s=0)
+def test_a_held_library_is_named_with_its_holder(indexed: Shell, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("earshot.library.SEARCH_WAIT_S", 0.0)
+    lock = LibraryLock(indexed.folder / "lib", wait_s=0)
     try:
-        result = shell.run("index", "sounds", status=1)
-        assert "held by process" in result.stderr
-        shell.run("status")
+        assert "held by process" in indexed.run("index", "sounds", status=1).stderr
+        indexed.run("status")
     finally:
         lock.release()
-    shell.run("index", "sounds")
+    indexed.run("index", "sounds")
+
+
+def test_a_run_stopped_by_ctrl_c_says_so(indexed: Shell, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("indexer.pipeline.index", lambda *_: IndexReport(interrupted=True))
+    assert cli.STOPPED in indexed.run("index", "sounds", status=130).stderr
+    assert cli.STOPPED in indexed.run("index", "sounds", "--json", status=130).stderr
 
 
 def test_doctor_and_bundle_list(indexed: Shell):
@@ -212,3 +249,164 @@ def test_demo_of_a_folder(indexed: Shell):
 def test_version_and_help(indexed: Shell):
     assert indexed.run("--version").stdout.startswith("earshot 0.")
     assert "Exit status" in indexed.run("--help").stdout
+
+
+def test_help_shows_the_defaults(indexed: Shell):
+    text = " ".join(indexed.run("search", "--help").stdout.replace("│", " ").split())
+    for default in ("[default: 10]", "[default: your own]", "[default: the library's own, or starter]"):
+        assert default in text
+    assert "[default: one a core]" in " ".join(indexed.run("index", "--help").stdout.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("index", "missing-folder"),
+        ("index", "sounds", "--bundle", "nonsense"),
+        ("index", "sounds", "--device", "cuda"),
+        ("status",),
+        ("search", "rain"),
+    ],
+)
+def test_what_is_refused_leaves_no_library(indexed: Shell, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.session.why_no_cuda", lambda: "no CUDA here")
+    indexed.run(*arguments, "--library", "refused/lib", status=1)
+    assert not (indexed.folder / "refused").exists()
+
+
+def test_doctor_makes_no_library_and_puts_its_finding_in_json(indexed: Shell):
+    healthy = indexed.json("doctor", "--library", "nowhere")
+    assert isinstance(healthy, dict)
+    assert healthy["healthy"] is True
+    assert "none in" in healthy["library"]
+    assert "self-test passed" in healthy["bundle"]
+    assert not (indexed.folder / "nowhere").exists()
+    assert "none in" in indexed.run("doctor", "--library", "nowhere").stdout
+    ill = indexed.json("doctor", "--bundle", "nonsense", status=1)
+    assert isinstance(ill, dict)
+    assert ill["healthy"] is False
+    assert "nonsense" in ill["problem"]
+
+
+def test_folders_may_begin_with_a_quoted_tilde(indexed: Shell):
+    assert "2 unchanged" in indexed.run("index", "~/sounds", "--library", "~/lib").stdout
+    assert "found /" not in indexed.run("demo", "~/sounds").stderr
+    assert "~missing" in indexed.run("index", "~missing", status=1).stderr
+    assert not (indexed.folder / "~").exists()
+
+
+def test_a_missing_demo_folder_is_said(indexed: Shell):
+    assert "no-such-folder" in indexed.run("demo", "no-such-folder", status=1).stderr
+
+
+def test_a_moved_bundle_is_named_once(shell: Shell):
+    from engine.bundle import STARTER_DIR
+
+    shutil.copytree(STARTER_DIR, shell.folder / "model")
+    shell.run("index", "sounds", "--bundle", "model")
+    (shell.folder / "model").rename(shell.folder / "moved")
+    assert "files  2" in shell.run("status").stdout
+    assert "--bundle" in shell.run("search", "beep", status=1).stderr
+    shell.run("search", "beep", "--bundle", "moved")
+    shell.run("doctor", "--bundle", "moved")
+    shell.run("doctor", status=1)
+    shell.run("index", "sounds", "--bundle", "moved")
+    shell.run("search", "beep")
+
+
+class Odd(Shell):
+    """A library of names that a terminal, a pipe or a decoder might take amiss."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        write_sound(folder / "made.wav", noise(1.0, seed=1))
+        shutil.copy(folder / "made.wav", self.sounds / HOSTILE)
+        write_sound(folder / "made.wav", noise(1.0, seed=2))
+        self.latin1 = os.fsencode(self.sounds) + b"/caf\xe9.wav"
+        shutil.copy(folder / "made.wav", self.latin1)
+        self.long = self.sounds / "a folder with a long name" / f"{'very ' * 30}long.wav"
+        write_sound(self.long, noise(1.0, seed=3))
+        (self.sounds / f"broken {HOSTILE}").write_text("no sound")
+        self.report = self.run("index", "sounds", status=3)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Odd:
+    return Odd(tmp_path_factory.mktemp("odd"))
+
+
+def test_names_cannot_command_the_terminal(odd: Odd):
+    found = odd.run("search", "noise", "--min-relevance", "0")
+    failed = odd.run("status", "--failed")
+    for text in (found.stdout, failed.stdout, odd.report.stderr):
+        assert not set(text) & {"\x1b", "\x07"}
+        assert "\nforged line" not in text
+        assert r"\x1b]0;title\x07\nforged line.wav" in text
+    assert r"caf\xe9.wav" in found.stdout
+
+
+def test_json_and_paths_are_exact(odd: Odd):
+    found = odd.json("search", "noise", "--min-relevance", "0")
+    assert isinstance(found, list)
+    assert str(odd.sounds / HOSTILE) in [hit["path"] for hit in found]
+    paths = odd.run("search", "noise", "--min-relevance", "0", "--paths", "-0").raw.split(b"\0")
+    assert odd.latin1 in paths
+    assert os.fsencode(odd.sounds / HOSTILE) in paths
+    status = odd.json("status", "--failed")
+    assert isinstance(status, dict)
+    assert status["failures"][0]["path"] == str(odd.sounds / f"broken {HOSTILE}")
+
+
+def test_no_name_is_folded_in_a_pipe(odd: Odd):
+    lines = odd.run("search", "noise", "--min-relevance", "0").stdout.splitlines()
+    assert sum(str(odd.long.relative_to(odd.folder)) in line for line in lines) == 1
+    assert len(lines) == 6
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_what_cannot_be_cut_is_named_and_the_rest_is_cut(odd: Odd):
+    away = odd.long.with_name("away.wav")
+    odd.long.rename(away)
+    try:
+        arguments = ("search", "noise", "--min-relevance", "0", "--save-clips", "cuts")
+        result = odd.run(*arguments, status=3)
+    finally:
+        away.rename(odd.long)
+    assert "4 clips in cuts" in result.stderr
+    assert f"not cut: {odd.long}" in result.stderr
+    assert len(list((odd.folder / "cuts").iterdir())) == 4
+    assert "made.wav" in odd.run("search", "noise", "--save-clips", "made.wav", status=1).stderr
+
+
+def test_the_table_fits_a_narrow_terminal():
+    moment = Moment("/x/rain on the yard.wav", ("/x/rain on the yard.wav",), 3661.0, 3665.5, 0.5, 0.75, 7200.0)
+    text = io.StringIO()
+    console = Console(file=text, width=60, force_terminal=True, color_system=None)
+    console.print(show.moments_table([moment], Path("/x"), roomy=False))
+    assert "1:01:01.0 - 1:01:05.5" in text.getvalue()
+    assert "rain on the yard.wav" in text.getvalue()
+    assert all(len(line) <= 60 for line in text.getvalue().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("naïve 雨　音 👩\u200d🚒.wav", "naïve 雨　音 👩\u200d🚒.wav"),
+        ("a\x1b[31m\x07\r\n\t\x9b", r"a\x1b[31m\x07\r\n\t\x9b"),
+        ("\u202egpj.wav\u2028", r"\u202egpj.wav\u2028"),
+        ("caf\udce9 \ud800", r"caf\xe9 \ud800"),
+    ],
+)
+def test_printable(text: str, shown: str):
+    assert show.printable(text) == shown
+
+
+def test_any_error_is_one_line(indexed: Shell, monkeypatch: pytest.MonkeyPatch):
+    def fault(*_: object) -> None:
+        raise TypeError("no\nsuch thing")
+
+    monkeypatch.setattr("indexer.ledger.Ledger.totals", fault)
+    assert indexed.run("status", status=1).stderr.count("\n") == 1
+    (indexed.folder / "bad").mkdir(exist_ok=True)
+    (indexed.folder / "bad" / "ledger.sqlite").write_text("no database")
+    assert "bad/ledger.sqlite" in indexed.run("status", "--library", "bad", status=1).stderr

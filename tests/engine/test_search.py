@@ -139,6 +139,13 @@ def test_a_filter_holds_for_files_and_their_moments() -> None:
     assert find_moments(memory, QUERY[None], 5, CURVE, Filter((Clause("paths", "~", "snow"),))) == []
 
 
+@pytest.mark.parametrize("vectors", [QUERY[None], np.stack([QUERY, towards(0.9)])], ids=["words", "sound"])
+def test_a_file_that_is_still_being_heard_is_not_found(vectors: np.ndarray) -> None:
+    memory = remember({"half": [0.95] * 3000, **{f"whole{i}": [0.5 - i / 100] for i in range(5)}})
+    memory.set_payload(Filter((Clause("sha256", "in", ("half",)),)), {"duration_s": None})
+    assert names(find_moments(memory, vectors, 5, CURVE)) == [f"whole{i}" for i in range(5)]
+
+
 def test_what_a_moment_carries() -> None:
     found = moment([0.1, 0.6, 0.1])
     assert found.paths == ("/sounds/x.wav", "/copies/x.wav")
@@ -215,7 +222,8 @@ def test_a_sound_ranks_files_by_the_mean_of_their_best_windows() -> None:
     memory.ensure_space("s@1", 8)
     for name in "abcdefghij":
         files[name] = normalise(rng.standard_normal((int(rng.integers(1, 9)), 8)))
-        payloads = [{"sha256": name, "paths": [name], "window": n, "start_s": n, "end_s": n + 2} for n in range(9)]
+        payload = {"sha256": name, "paths": [name], "duration_s": 9.0}
+        payloads = [{**payload, "window": n, "start_s": n, "end_s": n + 2} for n in range(9)]
         memory.upsert([Point(str(uuid.uuid4()), v, p) for v, p in zip(files[name], payloads, strict=False)])
     queries = normalise(rng.standard_normal((3, 8)))
     slow = {name: float(np.mean((queries @ vectors.T).max(axis=1))) for name, vectors in files.items()}

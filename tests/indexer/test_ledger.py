@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,62 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path):
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(LibraryError, match="can't be opened"):
         Ledger(path)
+
+
+def test_several_may_create_a_ledger_at_once(tmp_path: Path):
+    for n in range(10):
+        path = tmp_path / f"{n}.sqlite"
+        start = threading.Barrier(8)
+
+        def create(path: Path = path, start: threading.Barrier = start) -> str:
+            start.wait()
+            ledger = Ledger(path)
+            try:
+                return str(ledger.settle("space_id", threading.current_thread().name))
+            finally:
+                ledger.close()
+
+        with ThreadPoolExecutor(8) as pool:
+            settled = [future.result() for future in [pool.submit(create) for _ in range(8)]]
+        assert len(set(settled)) == 1
+
+
+def test_settle_keeps_what_came_first(ledger: Ledger):
+    assert ledger.settle("space_id", "a@1") == "a@1"
+    assert ledger.settle("space_id", "b@2") == "a@1"
+    assert ledger.setting("space_id") == "a@1"
+
+
+def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path):
+    path = tmp_path / "ledger.sqlite"
+    db = sqlite3.connect(path)
+    db.executescript(f"{MIGRATIONS[0]} PRAGMA user_version=1;")
+    db.execute("INSERT INTO files VALUES (?, 1, 2, NULL, 'broken')", (b"/a.wav",))
+    db.commit()
+    db.close()
+    ledger = Ledger(path)
+    row = ledger.file(Path("/a.wav"))
+    ledger.close()
+    assert row is not None
+    assert (row.reason, row.transient) == ("broken", False)
+
+
+def test_files_under_a_folder_are_those_below_it(ledger: Ledger):
+    for name in ("/a", "/a.wav", "/a/b.wav", "/a/c/d.wav", "/a0.wav", "/ab/e.wav"):
+        ledger.fail(Path(name), 1, 1, "broken")
+    assert [str(row.path) for row in ledger.files_under(Path("/a"))] == ["/a", "/a/b.wav", "/a/c/d.wav"]
+    assert len(list(ledger.files_under(Path("/")))) == 6
+
+
+def test_what_the_memory_lost_is_to_be_heard_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("indexer.ledger._TALLY_AT_ONCE", 2)
+    for sha256, windows in (("whole", 3), ("short", 3), ("lost", 1)):
+        ledger.announce(sha256)
+        ledger.complete(sha256, windows, 1.0)
+        ledger.assign(Path(f"/{sha256}.wav"), 1, 1, sha256)
+    assert ledger.disown_lost(["whole", "short", "whole", "foreign", "short", "whole"]) == 2
+    assert [row.path.stem for row in ledger.files(failed=True) if row.transient] == ["lost", "short"]
+    assert ledger.is_indexed("whole")
+    assert ledger.totals().windows == 3
+    assert sorted(ledger.orphans(10)) == ["foreign", "lost", "short"]
+    assert ledger.disown_lost(["whole"] * 3) == 0

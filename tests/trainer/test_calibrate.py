@@ -44,19 +44,38 @@ def test_the_cutoff_keeps_the_recall_it_was_asked_for():
     assert found.curve.relevance(0.6) > 0.9 > 0.1 > found.curve.relevance(0.05)
 
 
-def test_every_kind_of_query_gets_its_curve():
-    chance = np.random.default_rng(3)
-    kinds = np.repeat(np.eye(8), 6, axis=0)
+def held(seed: int, sources: int = 20) -> Held:
+    """Eighty clips of eight kinds, two windows each: a kind's windows and its phrases lie near one direction."""
+    chance = np.random.default_rng(seed)
+    kinds = np.repeat(np.eye(8), 10, axis=0)
 
     def near(rows: np.ndarray, noise: float) -> np.ndarray:
         vectors = rows + chance.normal(0, noise, rows.shape)
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
-    windows = [near(row[None].repeat(3, axis=0), 0.15) for row in kinds]
-    phrases = {"eng": near(np.eye(8), 0.1), "jpn": near(np.eye(8), 0.3)}
-    found = calibrations(Held(windows, [w[:2] for w in windows], kinds @ kinds.T, phrases, np.eye(8) @ kinds.T))
+    windows = [near(row[None].repeat(2, axis=0), 0.15) for row in kinds]
+    return Held(
+        windows=windows,
+        asked=[w[:1] for w in windows],
+        alike=kinds @ kinds.T,
+        sources=[f"author {i % sources}" for i in range(80)],
+        phrases={"eng": near(np.eye(8), 0.1), "fra": near(np.eye(8), 0.15), "jpn": near(np.eye(8), 0.3)},
+        meant=np.eye(8) @ kinds.T,
+        hears=np.eye(8) @ kinds.T,
+    )
+
+
+def test_every_kind_of_query_gets_its_curve():
+    found = calibrations(held(0))
     assert set(found) == {"text", "text-cjk", "audio"}
     for fit in found.values():
         assert fit.recall >= 0.7
         assert fit.false_answers <= 0.2
         assert fit.curve.relevance(0.95) > 0.9 > 0.1 > fit.curve.relevance(0.1)
+    assert calibrations(held(0)) == found
+
+
+def test_a_sound_does_not_prove_itself():
+    """With one source there is nothing of another source to find: no audio curve can be fitted."""
+    with pytest.raises(ValueError, match="no pairs"):
+        calibrations(held(1, sources=1))

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from engine.types import FloatArray
-from exporters.towers import AudioConfig, AudioTower, TextConfig, TextTower
+from exporters.towers import AudioConfig, AudioTower, TextConfig, TextTower, unit
 from trainer.alignment import AlignmentLesson, Targets, clip_balance, mean_text, targets_of
 from trainer.cache import MelTable, TextTable, mel_table, text_table, write_atomic
 from trainer.data import Row, decode, hold_out, read_rows, training_rows
@@ -197,16 +197,38 @@ class Recipe:
         tower.trunk.requires_grad_(False)
         return train(tower, AlignmentLesson(tower, *self.lessons), AUDIO_PLAN, self.out / "audio")
 
-    def made_facts(self) -> dict[str, str]:
-        """How much was learnt from, for the card."""
+    def heard_by_teacher(self) -> FloatArray:
+        """What the tower makes of each clip before it learns, ``[rows, dim]``: the mean of its windows."""
+        tower = self.new_audio()
+        views = hear_clean(self.mels, tower, self.out / "clean.npy")
+        with torch.inference_mode():
+            vectors = tower.embed(torch.from_numpy(views.features).float())
+            sums = torch.zeros(len(self.rows), DIM).index_add_(0, torch.from_numpy(views.first), vectors)
+        return np.asarray(unit(sums).numpy(), np.float32)
+
+    def shipment(self) -> Shipment:
+        """What the towers learnt from, for calibration and card."""
         learnt = [row for row, yes in zip(self.rows, self.learnt_from, strict=True) if yes]
         hours = sum(row.seconds for row in learnt) / 3600
-        return {
+        made = {
             "sounds": f"{len(learnt)} clips ({hours:.1f} h), {len(KINDS) * TAKES} synthesised, {CHANGED} mixtures",
             "texts": f"{len(self.texts.texts)} English, {len(self.parallel.texts)} in {len(LANGUAGES)} languages",
             "held out": f"{len(self.rows) - len(learnt)} clips by source",
             "steps": f"text {TEXT_PLAN.steps}, audio {AUDIO_PLAN.steps}, seed {SEED}",
         }
+        meanings = self.concept_meanings
+        return Shipment(
+            data=self.data,
+            out=self.out,
+            rows=self.rows,
+            learnt_from=self.learnt_from,
+            meanings=self.names,
+            concepts=self.concepts,
+            concept_meanings=meanings,
+            concept_texts=project(torch.from_numpy(meanings), self.basis).numpy(),
+            heard=self.heard_by_teacher(),
+            made=made,
+        )
 
     def in_space(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors ``[texts, dim]`` of known ``names``."""
@@ -250,16 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = Recipe(chosen.data, chosen.out)
     for stage in chosen.stages:
         if stage == "ship":
-            Shipment(
-                data=recipe.data,
-                out=recipe.out,
-                rows=recipe.rows,
-                learnt_from=recipe.learnt_from,
-                meanings=recipe.names,
-                concepts=recipe.concepts,
-                concept_meanings=recipe.concept_meanings,
-                made=recipe.made_facts(),
-            ).ship(recipe.learn_audio(), recipe.learn_text(), recipe.tokenizer, chosen.bundle)
+            towers = recipe.learn_audio(), recipe.learn_text()
+            recipe.shipment().ship(*towers, recipe.tokenizer, chosen.bundle)
         else:
             STAGES[stage](recipe)
 

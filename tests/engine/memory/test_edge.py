@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import LibraryBusyError, MemoryStoreError
+from engine.errors import LibraryBusyError, MemoryStoreError, QueryError
+from engine.memory import edge_shard
 from engine.memory.edge import EdgeMemory
 from engine.memory.exact import ExactMemory
 from engine.types import Clause, Filter, Point, point_id
@@ -62,6 +64,16 @@ def writer(folder: Path, flush: str) -> subprocess.Popen[str]:
 def kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
+
+
+class Failing:
+    """A shard of which everything fails."""
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError(self.error)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +135,76 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MemoryStoreError, match="file"):
         EdgeMemory(tmp_path / "file").ensure_space(SPACE, DIM)
+
+
+def test_only_a_shard_that_does_not_load_is_to_be_removed(empty: Path) -> None:
+    with EdgeMemory(empty) as memory:
+        memory.ensure_space(SPACE, DIM)
+        shard, memory._shard = memory._shard, Failing("int too big to convert")
+        try:
+            with pytest.raises(MemoryStoreError, match="searching for the 7 nearest") as caught:
+                memory.search(batch(0)[0].vector, 7)
+        finally:
+            memory._shard = shard
+    assert "int too big to convert" in str(caught.value)
+    assert "remove" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        ("Failed to save: No space left on device (os error 28)", "free some space"),
+        ("Too many open files (os error 24)", "ulimit"),
+        ("Permission denied (os error 13)", "permissions"),
+    ],
+)
+def test_a_fault_of_the_system_does_not_cost_the_shard(
+    error: str, advice: str, empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_shard.qdrant, "EdgeShard", Failing(error))
+    with pytest.raises(MemoryStoreError, match=advice) as caught:
+        EdgeMemory(empty).ensure_space(SPACE, DIM)
+    assert "remove" not in str(caught.value)
+
+
+def test_a_disk_without_room_is_said_before_it_kills_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapped file that the disk can't hold ends the process by SIGBUS, so room is asked for beforehand."""
+    mib = 1024 * 1024
+    free = 300 * mib
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 0, free))
+    with EdgeMemory(tmp_path / "a") as memory:
+        memory.ensure_space(SPACE, DIM)
+        memory.upsert(batch(0))
+        free = 200 * mib
+        changes = [
+            lambda: memory.upsert(batch(1)),
+            lambda: memory.set_payload(Filter(), {"title": "x"}),
+            memory.optimise,
+            lambda: EdgeMemory(tmp_path / "b").ensure_space(SPACE, DIM),
+        ]
+        for change in changes:
+            with pytest.raises(MemoryStoreError, match=r"found 200 MiB free .* at least 2\d\d MiB; free some space"):
+                change()
+        assert len(memory.search(batch(0)[0].vector, 99)) == 50
+        free = 10 * mib
+        with pytest.raises(MemoryStoreError, match="10 MiB free"):
+            memory.delete(Filter((Clause("sha256", "=", "0"),)))
+    with pytest.raises(MemoryStoreError, match="10 MiB free"):
+        EdgeMemory(tmp_path / "a").ensure_space(SPACE, DIM)
+    free = 100 * mib
+    with EdgeMemory(tmp_path / "a") as memory:
+        memory.ensure_space(SPACE, DIM)
+        assert memory.count() == 50
+
+
+def test_more_hits_than_anyone_reads_are_refused_at_the_door(empty: Path) -> None:
+    with EdgeMemory(empty) as memory:
+        memory.ensure_space(SPACE, DIM)
+        for k in (1_000_001, 2**63 - 1):
+            with pytest.raises(QueryError, match=f"found k = {k}; expected at most 1,000,000"):
+                memory.search(batch(0)[0].vector, k)
 
 
 def test_threads_search_while_one_writes(empty: Path) -> None:

@@ -1,0 +1,293 @@
+"""What the `earshot` command can do."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from earshot import __version__, show
+from earshot.cli import EXIT_FAILED, EXIT_INTERRUPTED, STOPPED, Through, describe
+from earshot.limits import MOST_RESULTS
+from engine.errors import EarshotError
+from indexer.paths import path_text, text_path
+
+if TYPE_CHECKING:
+    from earshot.library import Library
+    from engine.types import Moment
+
+EXIT_FAILED_FILES = 3
+
+
+class _Commands(TyperGroup):
+    """All commands; Ctrl-C and a closed pipe are left to ``earshot.cli``, which says how they end."""
+
+    def make_context(self, *args: Any, **settings: Any) -> Any:
+        """Reads the command line."""
+        try:
+            return super().make_context(*args, **settings)
+        except (KeyboardInterrupt, BrokenPipeError) as end:
+            raise Through from end
+
+    def invoke(self, ctx: Any) -> Any:
+        """Does what it says."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BrokenPipeError) as end:
+            raise Through from end
+
+
+class DeviceChoice(StrEnum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+app = typer.Typer(
+    name="earshot",
+    cls=_Commands,
+    help="Find the sound you know you have: by words, or by another sound, with the moment inside the file.",
+    epilog="Exit status: 0 all done, 1 could not run, 2 wrong usage, 3 some files failed, 130 stopped by Ctrl-C.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+bundle_app = typer.Typer(help="The models earshot can hear with.", no_args_is_help=True)
+app.add_typer(bundle_app, name="bundle")
+
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option("--library", "-l", envvar="EARSHOT_LIBRARY", help="The library's folder. \\[default: your own]"),
+]
+BundleOption = Annotated[
+    str | None,
+    typer.Option("--bundle", help="The model: name or folder. \\[default: the library's own, or starter]"),
+]
+DeviceOption = Annotated[DeviceChoice, typer.Option("--device", envvar="EARSHOT_DEVICE", help="Where the model runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"earshot {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _open(
+    folder: Path | None, bundle: str | None = None, device: DeviceChoice = DeviceChoice.auto, create: bool = False
+) -> Iterator[Library]:
+    from earshot.library import Library
+
+    with Library(folder, bundle=bundle, device=device.value, create=create) as library:
+        yield library
+
+
+@app.command(
+    epilog="Examples:\n\n  earshot index ~/Sounds\n\n  earshot index /mnt/archive --library archive --jobs 4\n\n"
+    "  earshot index ~/Sounds --retry-failed --prune"
+)
+def index(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
+    library: LibraryOption = None,
+    bundle: BundleOption = None,
+    device: DeviceOption = DeviceChoice.auto,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Decoding threads. \\[default: one a core]")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Forget files under PATHS that are gone.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Hear every new or changed sound below PATHS; known ones are skipped.
+
+    Ctrl-C at any time loses nothing: the same command goes on where it stopped.
+    """
+    from earshot.models import expanded
+    from indexer.scan import scan
+
+    scan([expanded(path) for path in paths])  # raises for one that is missing, before a library is made
+    with _open(library, bundle, device, create=True) as opened:
+        with show.index_progress(not as_json) as draw:
+            report = opened.index(paths, jobs=jobs, retry_failed=retry_failed, prune=prune, on_progress=draw)
+        for note in opened.notes:
+            show.remark(note)
+    if as_json:
+        show.print_json(report.to_dict())
+    else:
+        show.print_report(report)
+    if report.interrupted:
+        show.remark(STOPPED, style="yellow")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if report.failed:
+        raise typer.Exit(EXIT_FAILED_FILES)
+
+
+@app.command(
+    epilog="Examples:\n\n  earshot search 'rain on a tin roof'\n\n  earshot search --audio door.wav -k 5\n\n"
+    "  earshot search footsteps --filter 'duration<5' --filter 'path~foley'\n\n"
+    "  earshot search siren --paths -0 | xargs -0 -n1 mpv\n\n  earshot search thunder --save-clips cuts/"
+)
+def search(
+    words: Annotated[str | None, typer.Argument(help="What it sounds like.", show_default=False)] = None,
+    audio: Annotated[Path | None, typer.Option("--audio", "-a", help="Find what sounds like this file.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=MOST_RESULTS, help="At most so many sounds.")] = 10,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", "-f", help="A condition, e.g. duration<5, path~ambience, format=wav. All must hold."),
+    ] = None,
+    min_relevance: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Leave out the less relevant. \\[default: the model's cutoff]"),
+    ] = None,
+    as_json: JsonOption = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
+    null: Annotated[bool, typer.Option("-0", "--null", help="With --paths: end each with NUL, for xargs -0.")] = False,
+    save_clips: Annotated[Path | None, typer.Option(help="Cut the moments to WAV files in this folder.")] = None,
+    library: LibraryOption = None,
+    bundle: BundleOption = None,
+    device: DeviceOption = DeviceChoice.auto,
+) -> None:
+    """Find sounds by words, or by another sound, each with the moment to listen to."""
+    with _open(library, bundle, device) as opened:
+        moments = opened.search(words, audio=audio, k=k, filters=filters or (), min_relevance=min_relevance)
+        empty = not moments and not opened.status().windows
+    if as_json:
+        show.print_json([moment.to_dict() for moment in moments])
+    elif paths or null:
+        show.print_paths(moments, "\0" if null else "\n")
+    elif moments:
+        show.print_moments(moments)
+    elif empty:
+        show.say("The library is empty: fill it with `earshot index FOLDER`.")
+    else:
+        show.say(f"{show.NOTHING} See what comes nearest with --min-relevance 0.")
+    if save_clips:
+        _save_clips(moments, save_clips)
+
+
+def _save_clips(moments: list[Moment], folder: Path) -> None:
+    from earshot.clips import save_clips
+    from earshot.models import expanded
+
+    cut = save_clips(moments, expanded(folder))
+    show.remark(f"{len(cut.saved)} clips in {folder}")
+    show.print_failures("not cut", cut.failed, most=len(cut.failed))
+    if cut.failed:
+        raise typer.Exit(EXIT_FAILED_FILES)
+
+
+@app.command(epilog="Examples:\n\n  earshot status\n\n  earshot status --failed --json")
+def status(
+    failed: Annotated[bool, typer.Option("--failed", help="List the files that could not be heard, and why.")] = False,
+    library: LibraryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the library holds; works while it is being filled."""
+    with _open(library) as opened:
+        state = opened.status()
+        rows = [{"path": path_text(row.path), "reason": str(row.reason)} for row in opened.failed()] if failed else []
+    if as_json:
+        show.print_json(state.to_dict() | ({"failures": rows} if failed else {}))
+        return
+    for name, value in state.to_dict().items():
+        text = show.span(value) if name == "audio_s" else str(value)
+        show.say(f"{name:>9}  {text}")
+    for row in rows:
+        show.say(f"{text_path(row['path'])}: {row['reason']}", style="red")
+
+
+@app.command(epilog="Examples:\n\n  earshot demo\n\n  earshot demo ~/Sounds")
+def demo(
+    sounds: Annotated[Path | None, typer.Argument(help="Your own folder. \\[default: sounds made on the spot]")] = None,
+) -> None:
+    """Hear a few dozen made-up sounds, or a folder of yours, and search them in words."""
+    from earshot.tour import run_tour
+
+    run_tour(sounds)
+
+
+@app.command(epilog="Examples:\n\n  earshot doctor\n\n  earshot doctor --device cuda")
+def doctor(
+    library: LibraryOption = None,
+    bundle: BundleOption = None,
+    device: DeviceOption = DeviceChoice.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Try device, bundle and memory, and say whether they are healthy."""
+    try:
+        checks = _examine(library, bundle, device)
+    except (EarshotError, OSError, sqlite3.Error) as error:
+        if not as_json:
+            raise
+        show.print_json({"healthy": False, "version": __version__, "problem": describe(error)})
+        raise typer.Exit(EXIT_FAILED) from error
+    if as_json:
+        show.print_json({"healthy": True, "version": __version__, **checks})
+        return
+    for name, value in {"version": __version__, **checks}.items():
+        if value:
+            show.say(f"ok {name:>8}  {'; '.join(value) if isinstance(value, list) else value}", style="green")
+
+
+def _examine(library: Path | None, bundle: str | None, device: DeviceChoice) -> dict[str, Any]:
+    """What answered, part by part; a library that is not there yet is not made, and nothing is wrong with that."""
+    from earshot.library import default_folder, library_exists
+    from earshot.models import DEFAULT_BUNDLE, check_encoders, expanded, load_encoders
+
+    folder = expanded(library) if library is not None else default_folder()
+    if library_exists(folder):
+        with _open(folder, bundle, device) as opened:
+            return {"library": str(folder), **opened.check(), "notes": list(opened.notes)}
+    encoders = load_encoders(bundle or DEFAULT_BUNDLE, device.value)
+    checks = check_encoders(encoders)
+    return {"library": f"none in {folder} yet", **checks, "memory": "", "notes": list(encoders.notes)}
+
+
+@bundle_app.command("list", epilog="Example:\n\n  earshot bundle list --json")
+def bundle_list(as_json: JsonOption = False) -> None:
+    """List the models that are here."""
+    from earshot.models import bundles_folder
+    from engine.bundle import known_bundles, open_bundle
+
+    rows: list[dict[str, Any]] = []
+    for name, folder in known_bundles(bundles_folder()).items():
+        manifest = open_bundle(folder).manifest
+        rows.append(
+            {
+                "name": name,
+                "space_id": manifest.space_id,
+                "dim": manifest.dim,
+                "precision": manifest.precision,
+                "languages": list(manifest.text.languages) if manifest.text else [],
+                "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+                "folder": str(folder),
+            }
+        )
+    if as_json:
+        show.print_json(rows)
+        return
+    for row in rows:
+        languages = ", ".join(row["languages"])
+        show.say(
+            f"{row['name']}  {row['space_id']}  {row['dim']} dimensions, {row['precision']}, {languages}, "
+            f"{row['bytes'] / 1e6:.1f} MB  {row['folder']}"
+        )

@@ -1,0 +1,87 @@
+"""What keeps a memory true besides hearing: losses noticed, files that are gone forgotten, leftovers removed.
+
+Every step may be killed: the ledger is told before vectors are removed and after paths are set, never between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from engine.errors import LibraryError
+from engine.memory.base import Memory
+from indexer.ledger import FileRow, Ledger
+from indexer.paths import is_gone
+from indexer.payload import of_contents, places_payload
+from indexer.scan import absolute
+
+DELETE_AT_ONCE = 256
+FORGET_AT_ONCE = 1000
+
+
+def mend(memory: Memory, ledger: Ledger) -> int:
+    """Make memory and ledger agree before a run; returns how many contents the memory had lost, wholly or in part.
+
+    Their files count as failed until a run hears them again. What an interrupted or killed run left is removed.
+    """
+    remove_orphans(memory, ledger)
+    if memory.count() == ledger.totals().windows:
+        return 0
+    lost = ledger.disown_lost(str(record.payload["sha256"]) for record in memory.scroll())
+    remove_orphans(memory, ledger)
+    return lost
+
+
+def remove_orphans(memory: Memory, ledger: Ledger) -> None:
+    """Remove the vectors that no file holds: of replaced and forgotten files, and of files not heard to their end."""
+    while orphans := ledger.orphans(DELETE_AT_ONCE):
+        ledger.mark_pending(orphans)  # from here on they are not whole any more
+        memory.delete(of_contents(*orphans))
+        memory.flush()
+        with ledger.transaction():
+            ledger.drop_contents(orphans)
+
+
+def present_roots(roots: Sequence[Path], ledger: Ledger) -> list[Path]:
+    """The roots to be scanned by a run that prunes: those that are gone and of which files are known are left out.
+
+    Raises ``LibraryError`` if the folder about such a root is gone too: a disk that is not mounted looks the same.
+    """
+    present = []
+    for root in roots:
+        path = Path(absolute(root))
+        if not is_gone(path) or next(ledger.files_under(path), None) is None:
+            present.append(root)  # of a root that nobody knows, the scan says that it is missing
+        elif is_gone(path.parent):
+            raise LibraryError(
+                f"neither {path} nor the folder it was in",
+                "that folder, to be sure that its disk is mounted",
+                "mount it, or, if all of it is gone for good, prune a folder above it",
+            )
+    return present
+
+
+def prune(roots: Sequence[Path], memory: Memory, ledger: Ledger) -> int:
+    """Forget the files below ``roots`` that are gone; returns how many. Their vectors are orphans then."""
+    pruned = 0
+    for root in roots:
+        gone = (row for row in ledger.files_under(Path(absolute(root))) if is_gone(row.path))
+        while rows := list(islice(gone, FORGET_AT_ONCE)):
+            _forget(rows, memory, ledger)
+            pruned += len(rows)
+    return pruned
+
+
+def _forget(rows: Sequence[FileRow], memory: Memory, ledger: Ledger) -> None:
+    gone = {row.path for row in rows}
+    is_shared = False
+    for sha256 in dict.fromkeys(row.sha256 for row in rows if row.sha256):
+        if rest := [path for path in ledger.paths_of(sha256) if path not in gone]:
+            memory.set_payload(of_contents(sha256), places_payload(rest))
+            is_shared = True
+    if is_shared:
+        memory.flush()
+    with ledger.transaction():
+        for path in gone:
+            ledger.forget_path(path)

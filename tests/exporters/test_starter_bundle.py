@@ -1,0 +1,111 @@
+"""The shipped bundle itself: whole, small, and sensible on inputs that nobody meant."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine.bundle import STARTER_DIR, open_bundle
+from engine.encoders import OnnxEncoders
+from exporters.parity import probes
+
+LARGEST_BYTES = 15_000_000
+
+
+@pytest.fixture(scope="module")
+def encoders() -> OnnxEncoders:
+    return OnnxEncoders(open_bundle("starter"), "cpu", threads=1)
+
+
+def strange(size: int) -> dict[str, NDArray[np.float32]]:
+    """Inputs that break careless front ends."""
+    chance = np.random.default_rng(0)
+    click = np.zeros(size)
+    click[:800] = chance.standard_normal(800)
+    t = np.arange(size) / 16_000
+    made = {
+        **probes(size, 16_000),
+        "50 ms click": click,
+        "clipping": np.clip(50 * np.sin(2 * np.pi * 300 * t), -1, 1),
+        "far too loud": 1e4 * chance.standard_normal(size),
+        "hardly there": 1e-20 * chance.standard_normal(size),
+        "7.9 kHz": np.sin(2 * np.pi * 7900 * t),
+    }
+    return {name: np.asarray(samples, np.float32) for name, samples in made.items()}
+
+
+def test_every_file_is_listed_and_whole():
+    bundle = open_bundle("starter")
+    bundle.verify()
+    files = {path.name for path in STARTER_DIR.iterdir() if path.is_file()}
+    assert files == {*bundle.manifest.files, "manifest.json"}
+    assert sum((STARTER_DIR / name).stat().st_size for name in files) < LARGEST_BYTES
+
+
+def test_the_manifest_tells_what_was_measured():
+    manifest = json.loads((STARTER_DIR / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["parity"]["audio_graph"] <= 1e-3
+    assert manifest["parity"]["text_graph"] <= 1e-3
+    assert {"scores", "credits", "training", "limits", "licence"} <= set(manifest)
+    for curve in manifest["calibration"].values():
+        assert curve["slope"] > 0
+        assert 0 < curve["cutoff"] < 1
+
+
+def test_strange_sounds_give_finite_unit_vectors(encoders):
+    samples = np.stack(list(strange(encoders.space.window_samples).values()))
+    vectors = encoders.audio.encode_audio(samples)
+    assert np.isfinite(vectors).all()
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_a_window_does_not_depend_on_its_neighbours(encoders):
+    sounds = strange(encoders.space.window_samples)
+    quiet = sounds["faint pink noise"]
+    alone = encoders.audio.encode_audio(quiet[None])
+    loud = np.stack([sounds["far too loud"], quiet, sounds["clipping"]])
+    assert np.array_equal(encoders.audio.encode_audio(loud)[1], alone[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("silence", "silence", "a dog barking"),
+        ("silence", "silence", "rain on a roof"),
+        ("tone", "sine wave tone", "a crowd cheering"),
+        ("pink noise", "white noise", "a dog barking"),
+    ],
+)
+def test_made_sounds_mean_what_they_are(encoders, name, right, wrong):
+    vector = encoders.audio.encode_audio(strange(encoders.space.window_samples)[name][None])[0]
+    near, far = encoders.text.encode_text([right, wrong]) @ vector
+    assert near > far + 0.1
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "?!", "🐕", "雨の音", "perro ladrando", "x" * 10_000, "dog " * 3000, "\u0000", "Ωmega ñ"]
+)
+def test_strange_texts_give_finite_unit_vectors(encoders, text):
+    vector = encoders.text.encode_text([text])
+    assert np.isfinite(vector).all()
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        ("Dog Barking", "dog barking", "car engine"),
+        ("dog bark", "a dog is barking in the distance", "a car passes by"),
+        ("footstep", "footsteps", "velcro"),
+        ("church bells", "church bell", "vacuum cleaner"),
+        ("typing", "someone typing on a keyboard", "a baby crying"),
+        ("velcro", "zipper", "thunder"),
+        ("stapler", "stapling papers", "waves on a beach"),
+    ],
+)
+def test_words_that_mean_the_same_are_near(encoders, one, same, other):
+    a, b, c = encoders.text.encode_text([one, same, other])
+    assert a @ b > a @ c + 0.15
