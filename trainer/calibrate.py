@@ -97,20 +97,24 @@ def calibrations(held: Held, seed: int = 0) -> dict[str, Found]:
     source = np.array(held.sources)
     same, different = held.alike > SAME, held.alike < DIFFERENT
     sounds = similar(held.asked, held.windows)
-    found = {"audio": _curve(sounds, same & (source[:, None] != source[None]), different, seed)}
+    found = {"audio": _curve(sounds, same & (source[:, None] != source[None]), different, seed, first_answer=False)}
     wanted, unwanted = held.meant > SAME, held.meant < DIFFERENT
     wanted, unwanted = wanted & (held.hears >= HEARD), unwanted & (held.hears < HEARD)
     for group, languages in GROUPS.items():
         asked = [held.phrases[language] for language in languages if language in held.phrases]
         scores = best_windows(np.concatenate(asked), held.windows)
         times = (len(asked), 1)
-        found[group] = _curve(scores, np.tile(wanted, times), np.tile(unwanted, times), seed)
+        found[group] = _curve(scores, np.tile(wanted, times), np.tile(unwanted, times), seed, True)
     return found
 
 
-def _curve(scores: FloatArray, wanted: NDArray[np.bool_], unwanted: NDArray[np.bool_], seed: int) -> Found:
+def _curve(
+    scores: FloatArray, wanted: NDArray[np.bool_], unwanted: NDArray[np.bool_], seed: int, first_answer: bool
+) -> Found:
     """One curve from scores ``[queries, clips]``: a query is absent where only unwanted clips are in the library.
 
+    With ``first_answer`` relevance is the chance that the first answer is right, were half of all queries for kinds
+    that are there; without, that a sound of the two kinds, wanted and unwanted, is a wanted one.
     Raises ``ValueError`` where nothing is wanted or nothing unwanted.
     """
     chance = np.random.default_rng(seed)
@@ -124,4 +128,5 @@ def _curve(scores: FloatArray, wanted: NDArray[np.bool_], unwanted: NDArray[np.b
         raise ValueError("found no pairs of one of the kinds, expected some that belong together and some that don't")
     # Each query's wanted clips count once together: twenty takes of one footstep are one finding.
     best = np.array([row[mine].max() for row, mine in zip(exact, wanted, strict=True) if mine.any()])
-    return calibrate(best, exact[unwanted], np.array(absent))
+    absent_best = np.array(absent)
+    return calibrate(best, absent_best if first_answer else exact[unwanted], absent_best)
