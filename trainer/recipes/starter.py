@@ -45,7 +45,7 @@ PIECES = 20_000
 PARALLEL_WEIGHT = 3  # of the parallel text when pieces are chosen
 PARALLEL_SHARE = 0.45  # of the text tower's practice, the rest is English alone
 SEED = 1
-TEXT_PLAN = Plan(steps=5000, rate=1e-3, warmup=300, seed=SEED)
+TEXT_PLAN = Plan(steps=4000, rate=1e-3, warmup=300, seed=SEED)
 TAKES = 12  # of each synthesised kind
 CHANGED = 14_000  # augmented and mixed windows
 CLEAN_SHARE, MADE_SHARE, CHANGED_SHARE = 0.55, 0.1, 0.35
