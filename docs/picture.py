@@ -1,5 +1,6 @@
 """Draws docs/picture.svg: what `earshot demo` answers. Run: python docs/picture.py"""
 
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +11,7 @@ from earshot.demo import QUERIES, write_sounds
 from earshot.show import moments_table
 
 SHOWN = 3
-console = Console(record=True, width=96, quiet=True)
+console = Console(record=True, width=96, file=StringIO())
 with TemporaryDirectory() as folder:
     sounds = Path(folder) / "sounds"
     write_sounds(sounds)

@@ -121,7 +121,7 @@ def index(
 
     Ctrl-C at any time loses nothing: the same command goes on where it stopped.
     """
-    from earshot.models import expanded
+    from earshot.places import expanded
     from indexer.scan import scan
 
     scan([expanded(path) for path in paths])  # raises for one that is missing, before a library is made
@@ -186,7 +186,7 @@ def search(
 
 def _save_clips(moments: list[Moment], folder: Path) -> None:
     from earshot.clips import save_clips
-    from earshot.models import expanded
+    from earshot.places import expanded
 
     cut = save_clips(moments, expanded(folder))
     show.remark(f"{len(cut.saved)} clips in {folder}")
@@ -250,8 +250,8 @@ def doctor(
 
 def _examine(library: Path | None, bundle: str | None, device: DeviceChoice) -> dict[str, Any]:
     """What answered, part by part; a library that is not there yet is not made, and nothing is wrong with that."""
-    from earshot.library import default_folder, library_exists
-    from earshot.models import DEFAULT_BUNDLE, check_encoders, expanded, load_encoders
+    from earshot.models import DEFAULT_BUNDLE, check_encoders, load_encoders
+    from earshot.places import default_folder, expanded, library_exists
 
     folder = expanded(library) if library is not None else default_folder()
     if library_exists(folder):
@@ -265,7 +265,7 @@ def _examine(library: Path | None, bundle: str | None, device: DeviceChoice) -> 
 @bundle_app.command("list", epilog="Example:\n\n  earshot bundle list --json")
 def bundle_list(as_json: JsonOption = False) -> None:
     """List the models that are here."""
-    from earshot.models import bundles_folder
+    from earshot.places import bundles_folder
     from engine.bundle import known_bundles, open_bundle
 
     rows: list[dict[str, Any]] = []

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import platformdirs
 
 from earshot.limits import MOST_RESULTS
 from earshot.lock import LibraryLock
-from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, expanded, load_encoders
+from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, load_encoders
+from earshot.places import LEDGER, default_folder, expanded, library_exists, make_folder
 from engine.encoders import Encoders, encode_sound, query_vectors
 from engine.errors import AudioError, BundleError, LibraryError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
@@ -26,7 +26,6 @@ from indexer.ledger import FileRow, Ledger
 if TYPE_CHECKING:
     from indexer.report import IndexReport, Progress
 
-LEDGER = "ledger.sqlite"
 #: How long a search or a run of ``index`` waits for another process to finish with the library.
 SEARCH_WAIT_S = 10.0
 
@@ -94,7 +93,7 @@ class Library:
         self._loaded: Encoders | None = encoders
         if not known:
             _ = self._encoders.audio  # a broken model or a missing device must not leave a library behind
-            _make_folder(self.folder)
+            make_folder(self.folder)
         self._ledger = Ledger(self.folder / LEDGER)
         try:
             if self._loaded is not None or self._ledger.setting("space_id") is None:
@@ -107,6 +106,7 @@ class Library:
     def _encoders(self) -> Encoders:
         """The towers. The library's own bundle is opened when first needed: ``status`` works without it."""
         if self._loaded is None:
+            self._require_open()
             name = self._ledger.setting("bundle") or DEFAULT_BUNDLE
             try:
                 self._loaded = load_encoders(name, self._device)
@@ -304,20 +304,3 @@ class Library:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def default_folder() -> Path:
-    """The user's own library: ``library`` in the platform's user-data folder."""
-    return Path(platformdirs.user_data_dir("earshot")) / "library"
-
-
-def library_exists(folder: Path) -> bool:
-    """Whether there is a library in this folder."""
-    return (folder / LEDGER).is_file()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LibraryError(f"{folder}: {error.strerror}", "a folder to write in", "choose another") from error

@@ -1,30 +1,17 @@
-"""Which model a library hears with: where bundles live, how one is remembered, opened and tried."""
+"""Which model a library hears with: how a bundle is remembered, opened and tried."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
+from earshot.places import bundles_folder, expanded
 from engine.bundle import known_bundles, open_bundle
 from engine.encoders import Encoders, OnnxEncoders
 from engine.types import Device
 
 DEFAULT_BUNDLE = "starter"
-
-
-def bundles_folder() -> Path:
-    """Where pulled bundles are kept."""
-    return Path(platformdirs.user_data_dir("earshot")) / "bundles"
-
-
-def expanded(path: str | Path) -> Path:
-    """The path with a leading ``~`` replaced: whoever quotes it keeps the shell from doing so."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # nobody has that name: then it is a file's
-        return Path(path)
 
 
 def bundle_key(bundle: str | Path) -> str:

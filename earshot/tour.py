@@ -11,7 +11,8 @@ from rich.text import Text
 from earshot import show
 from earshot.demo import QUERIES, write_sounds
 from earshot.library import Library
-from earshot.models import DEFAULT_BUNDLE, expanded
+from earshot.models import DEFAULT_BUNDLE
+from earshot.places import expanded
 from engine.bundle import open_bundle
 from indexer.scan import scan
 

@@ -19,18 +19,26 @@ from engine.memory.edge import EdgeMemory
 from tests.sounds import noise, tone, write_sound
 
 KILLS = 24
+KILLS_A_LIBRARY = 5
 RUN = """
 import sys
-from pathlib import Path
 from earshot import Library
 from engine.fakes import FakeEncoders
 from indexer import writer
-writer.SAVE_POINTS = 64  # many small saves: many places to be killed in
+
+writer.SAVE_POINTS = 24  # many small saves: many places to be killed in
 writer.HELD_WINDOWS = 32
+save = writer.Writer.save
+
+def announced(self):
+    if self._ready:
+        print("saving", flush=True)
+    save(self)
+
+writer.Writer.save = announced
 print("ready", flush=True)
 with Library(sys.argv[1], encoders=FakeEncoders()) as library:
-    report = library.index([sys.argv[2]], prune=True)
-print(report.indexed, flush=True)
+    library.index([sys.argv[2]], prune=True)
 """
 
 
@@ -68,41 +76,46 @@ def answers(library: Path) -> list[tuple[object, ...]]:
         return [*found, (state.files, state.windows, state.failed, state.audio_s)]
 
 
-def run(library: Path, sounds: Path, kill_after_s: float | None) -> bool:
-    """Index in a process of its own; True if it got to the end."""
+def run(library: Path, sounds: Path, kill_at_save: int | None = None, delay_s: float = 0.0) -> int | None:
+    """Index in a process of its own; how often it saved, or None if it was killed before its end.
+
+    It is killed ``delay_s`` after its n-th save began, or with n = 0 after its start: saves, not seconds, say how far
+    a run has come, on a quick machine and on a busy one.
+    """
     command = [sys.executable, "-c", RUN, str(library), str(sounds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        if kill_after_s is not None:
-            time.sleep(kill_after_s)
+        if kill_at_save is not None:
+            for _ in range(kill_at_save):
+                process.stdout.readline()
+            time.sleep(delay_s)
             process.send_signal(signal.SIGKILL)
-        last = process.stdout.read()
+        saves = len(process.stdout.readlines())
     assert process.returncode in (0, -signal.SIGKILL), "the run itself failed"
-    return bool(last.strip())
+    return saves if process.returncode == 0 else None
 
 
 def test_killed_at_random_moments(tmp_path: Path, sounds: Path):
     plain = tmp_path / "undisturbed"
     started = time.monotonic()
-    assert run(plain, sounds, None)
-    length_s = time.monotonic() - started
-    expected, expected_answers = contents(plain), answers(plain)
+    saves = run(plain, sounds)
+    assert saves
+    save_s = (time.monotonic() - started) / saves
+    expected, expected_answers, whole = contents(plain), answers(plain), status_files(plain)
     rng = random.Random(7)
-    kills, rounds, unfinished = 0, 0, 0
+    kills = half_filled = rounds = 0
     while kills < KILLS:
         library = tmp_path / f"killed-{rounds}"
-        for _ in range(6):
-            # The first kills of a round come early, so that several hit one library before it is whole.
-            finished = run(library, sounds, rng.uniform(0, length_s / 2))
-            kills += not finished
-            totals = status_files(library)
-            unfinished += totals not in (0, len(list(sounds.iterdir())) - 1)
-        run(library, sounds, None)
+        for _ in range(KILLS_A_LIBRARY):
+            if run(library, sounds, rng.randint(0, saves // 3), rng.uniform(0, save_s)) is None:
+                kills += 1
+                half_filled += 0 < status_files(library) < whole
+        run(library, sounds)
         assert contents(library) == expected
         assert answers(library) == expected_answers
         rounds += 1
-    assert unfinished >= 3, f"only {unfinished} of {kills} kills left a half-filled library: kill at other moments"
+    assert 2 * half_filled >= kills, f"only {half_filled} of {kills} kills left a half-filled library: kill elsewhere"
 
 
 def status_files(library: Path) -> int:

@@ -190,7 +190,10 @@ def test_nothing_sounds_like_that(indexed: Shell):
         (("index", "sounds", "--device", "cuda"), "cpu"),
     ],
 )
-def test_errors_say_what_to_do_and_exit_with_1(indexed: Shell, arguments: tuple[str, ...], says: str):
+def test_errors_say_what_to_do_and_exit_with_1(
+    indexed: Shell, arguments: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("engine.session.why_no_cuda", lambda: "no CUDA here")
     result = indexed.run(*arguments, status=1)
     assert result.stderr.startswith("error: ")
     assert says in result.stderr

@@ -134,3 +134,11 @@ def test_a_working_folder_that_has_gone(place: Place):
     out, err = place.start("bash", "-c", command).communicate(timeout=60)
     assert str(place.folder / "sounds") in out
     assert err == ""
+
+
+def test_help_is_quick(place: Place):
+    """Neither the model nor the store is loaded for it."""
+    heavy = "('onnxruntime', 'qdrant_edge', 'av', 'soundfile', 'numpy')"
+    code = f"import sys, earshot.commands; print([name for name in {heavy} if name in sys.modules])"
+    out, _ = place.start(sys.executable, "-c", code).communicate(timeout=60)
+    assert out == "[]\n"

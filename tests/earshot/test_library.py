@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from earshot import Library
+from earshot.clips import save_clips
+from earshot.limits import MOST_RESULTS
+from engine.audio import read_stretch
 from engine.errors import AudioError, LibraryBusyError, LibraryError, QueryError, SpaceMismatchError
 from engine.fakes import FakeEncoders
-from tests.sounds import tone, write_sound
+from engine.types import Moment
+from indexer.ledger import Ledger
+from tests.sounds import noise, tone, write_sound
 
 
 @pytest.fixture
@@ -63,7 +71,8 @@ def test_no_library_is_made_by_asking(tmp_path: Path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_one_process_at_a_time(library: Library, tmp_path: Path, sounds: Path):
+def test_one_process_at_a_time(library: Library, tmp_path: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("earshot.library.SEARCH_WAIT_S", 0.1)
     with Library(tmp_path / "library", encoders=FakeEncoders()) as second:
         assert second.status().files == 3
         with pytest.raises(LibraryBusyError, match="held by process"):
@@ -113,3 +122,100 @@ def test_check_compares_memory_and_ledger(library: Library):
 def test_closing_twice_is_fine(library: Library):
     library.close()
     library.close()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda lib: lib.index(["."]),
+        lambda lib: lib.search("band500"),
+        lambda lib: lib.encode_text(["band500"]),
+        lambda lib: lib.encode_audio(np.zeros(8000, np.float32), 8000),
+        lambda lib: lib.status(),
+        lambda lib: lib.failed(),
+        lambda lib: lib.check(),
+        lambda lib: lib.space_id,
+    ],
+)
+def test_a_closed_library_says_so(library: Library, call):
+    library.close()
+    with pytest.raises(LibraryError, match="closed"):
+        call(library)
+
+
+def test_results_are_bounded(library: Library):
+    assert len(library.search("band500", k=MOST_RESULTS)) == 1
+    with pytest.raises(QueryError, match="10000"):
+        library.search("band500", k=MOST_RESULTS + 1)
+
+
+def test_index_waits_for_its_turn(library: Library, tmp_path: Path, sounds: Path):
+    """A search that is open for a moment must not make a nightly index fail."""
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as second:
+        turn = threading.Timer(0.3, library.close)
+        turn.start()
+        assert second.index([sounds]).skipped == 3
+        turn.join()
+
+
+def test_of_two_first_uses_the_first_space_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The second looked for a space, and found none, before the first wrote its own."""
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as first:
+        ours = first.space_id
+        setting, early = Ledger.setting, iter((True,))
+        late = lambda ledger, key: None if next(early, False) else setting(ledger, key)  # noqa: E731
+        monkeypatch.setattr(Ledger, "setting", late)
+        with pytest.raises(SpaceMismatchError, match="other@"):
+            Library(tmp_path / "library", encoders=FakeEncoders("other"))
+        assert first.space_id == ours
+
+
+def test_a_query_that_cannot_be_read_is_named(library: Library, tmp_path: Path):
+    (tmp_path / "text.wav").write_text("no sound")
+    for name in ("missing.wav", "text.wav"):
+        with pytest.raises(AudioError, match=name):
+            library.search(audio=tmp_path / name)
+
+
+def test_status_rounds_seconds(library: Library):
+    library._ledger.complete("0" * 64, 5, 1.23456)
+    assert library.status().to_dict()["audio_s"] == 7.235
+
+
+def test_a_copy_stands_in_for_a_file_that_has_gone(library: Library, sounds: Path, tmp_path: Path):
+    shutil.copy(sounds / "500.wav", sounds / "500 copy.wav")
+    library.index([sounds])
+    [moment] = library.search("band500")
+    Path(moment.path).unlink()
+    cut = save_clips([moment], tmp_path / "cuts")
+    assert (len(cut.saved), cut.failed) == (1, [])
+    Path(moment.paths[1]).unlink()
+    cut = save_clips([moment], tmp_path / "cuts")
+    assert cut.saved == []
+    assert [path for path, _ in cut.failed] == [moment.path]
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_long_moments_are_cut_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str):
+    path = write_sound(tmp_path / f"long.{suffix}", noise(5.0, rate_hz=44_100), rate_hz=44_100)
+    moment = Moment(str(path), (str(path),), 0.7, 4.3, 1.0, 1.0, 5.0)
+    [whole] = save_clips([moment], tmp_path / "whole").saved
+    monkeypatch.setattr("earshot.clips.PIECE_S", 0.51)
+    [pieces] = save_clips([moment], tmp_path / "pieces").saved
+    assert pieces.read_bytes() == whole.read_bytes()
+    assert soundfile.info(pieces).frames == round(3.6 * 44_100)
+
+
+def test_a_cut_that_breaks_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_sound(tmp_path / "sound.wav", noise(2.0))
+    moment = Moment(str(path), (str(path),), 0.0, 2.0, 1.0, 1.0, 2.0)
+
+    def breaks(path: Path, start_s: float, end_s: float):
+        if start_s:
+            raise AudioError("a broken file")
+        return read_stretch(path, start_s, end_s)
+
+    monkeypatch.setattr("earshot.clips.PIECE_S", 1.0)
+    monkeypatch.setattr("earshot.clips.read_stretch", breaks)
+    assert save_clips([moment], tmp_path / "cuts").failed == [(str(path), "a broken file")]
+    assert list((tmp_path / "cuts").iterdir()) == []

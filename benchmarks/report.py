@@ -1,0 +1,113 @@
+"""The figures of a run as Markdown: ``python -m benchmarks.report FIGURES.json [docs/benchmarks.md]``.
+
+``FIGURES.json`` is what ``pytest benchmarks --benchmark-enable --benchmark-json=FIGURES.json`` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Benchmarks
+
+Made by `make bench`; nothing here is written by hand. Times are of one call: the median of all rounds, and the range.
+"""
+TITLES = {
+    "bench_encode": "Encoding: the starter's towers on one core",
+    "bench_index": "Indexing a folder, end to end",
+    "bench_memory": "The embedded memory at 100,000 windows",
+    "bench_moments": "Moments",
+    "bench_search": "From words or a sound to hits, at 100,000 windows",
+}
+
+
+def report(figures: dict[str, Any]) -> str:
+    """The Markdown of pytest-benchmark's JSON: machine, targets, then a table for each file of benchmarks."""
+    benchmarks = figures["benchmarks"]
+    parts = [HEAD, machine(figures)]
+    if promised := targets(benchmarks):
+        parts += ["## Targets\n", promised]
+    for file in dict.fromkeys(_file(one) for one in benchmarks):
+        parts += [f"## {TITLES.get(file, file)}\n", times(one for one in benchmarks if _file(one) == file)]
+    return "\n".join(parts)
+
+
+def machine(figures: dict[str, Any]) -> str:
+    """Date, processor, cores, Python and libraries."""
+    info = figures["machine_info"]
+    cpu = info.get("cpu", {}).get("brand_raw") or info.get("processor") or info.get("machine", "unknown")
+    python = f"{info.get('python_implementation', 'Python')} {info.get('python_version', '')}"
+    libraries = ", ".join(f"{name} {number}" for name, number in info.get("libraries", {}).items())
+    rows = [
+        ("Date", figures["datetime"][:10]),
+        ("Processor", f"{' '.join(cpu.split())}, {info.get('cores', '?')} cores"),
+        ("System", f"{info.get('system', '')} {info.get('machine', '')}"),
+        ("Python", python),
+        ("Libraries", libraries),
+    ]
+    return table(("", ""), rows)
+
+
+def targets(benchmarks: Sequence[dict[str, Any]]) -> str:
+    """Promise and figure side by side; empty where no benchmark had one."""
+    rows = [
+        (one["what"], one["target"], one["measured"], "yes" if one["met"] else "**no**")
+        for benchmark in benchmarks
+        for one in benchmark["extra_info"].get("targets", ())
+    ]
+    return table(("what", "target", "measured", "met"), rows) if rows else ""
+
+
+def times(benchmarks: Iterable[dict[str, Any]]) -> str:
+    """A row for each benchmark: name, median, range, rounds, and what else it found."""
+    rows = []
+    for one in benchmarks:
+        stats = one["stats"]
+        spread = f"{seconds(stats['min'])} to {seconds(stats['max'])}" if stats["rounds"] > 1 else ""
+        more = "; ".join(f"{key} {_plain(value)}" for key, value in one["extra_info"].items() if key != "targets")
+        name = one["name"].removeprefix("test_").replace("_", " ")
+        rows.append((name, seconds(stats["median"]), spread, str(stats["rounds"]), more))
+    return table(("what", "median", "range", "rounds", "more"), rows)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; bars in cells are escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in lines)
+
+
+def seconds(value: float) -> str:
+    """A time in the unit that suits it, three digits: 0.0123 -> ``12.3 ms``."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}" if value < 1000 * size else f"{value:.0f} {unit}"
+    return f"{value / 1e-6:.3g} µs"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return " / ".join(map(_plain, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _file(benchmark: dict[str, Any]) -> str:
+    """``benchmarks/bench_index.py::test_x`` -> ``bench_index``."""
+    return Path(str(benchmark["fullname"]).split("::")[0]).stem
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the figures; write the report to the second path, or print it."""
+    text = report(json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
+    if len(arguments) > 1:
+        Path(arguments[1]).write_text(text, encoding="utf-8")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

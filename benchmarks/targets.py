@@ -1,0 +1,60 @@
+"""What the project promises, in one table; a benchmark that misses its promise fails.
+
+The promises hold for two CPU cores of their own: on a busy machine a miss says nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound on a measured number: ``at_least`` it, or less than it."""
+
+    what: str
+    bound: float
+    unit: str
+    at_least: bool = False
+
+    def met(self, measured: float) -> bool:
+        """Whether the measured number keeps the promise."""
+        return measured >= self.bound if self.at_least else measured < self.bound
+
+    def wanted(self) -> str:
+        """The bound in words."""
+        return f"{'>=' if self.at_least else '<'} {self.bound:g} {self.unit}"
+
+
+TARGETS = {
+    "index rate": Target("index a mixed library, end to end, 2 cores", 150, "x real time", at_least=True),
+    "index peak": Target("index a mixed library: peak RSS", 800, "MB"),
+    "long rate": Target("index one file of 3 h, end to end, 2 cores", 150, "x real time", at_least=True),
+    "long peak": Target("index one file of 3 h: peak RSS", 800, "MB"),
+    "memory peak": Target("write and optimise 100,000 x 256: peak RSS", 800, "MB"),
+    "warm search": Target("words to hits at 100,000 windows, warm: p50", 15, "ms"),
+    "cold search": Target("`earshot search` at 100,000 windows, cold: median", 1.5, "s"),
+}
+
+
+def judge(benchmark: BenchmarkFixture, measured: dict[str, float]) -> None:
+    """Print target and measured side by side, keep them for the report, and fail the benchmark if one is missed."""
+    if benchmark.disabled:
+        return
+    missed = []
+    for name, value in measured.items():
+        target = TARGETS[name]
+        met = target.met(value)
+        line = f"{'pass' if met else 'FAIL'}  {target.what}: {value:.4g} {target.unit}, target {target.wanted()}"
+        print(f"\n{line}", end="")
+        benchmark.extra_info.setdefault("targets", []).append(
+            {"what": target.what, "target": target.wanted(), "measured": f"{value:.4g} {target.unit}", "met": met}
+        )
+        if not met:
+            missed.append(line)
+    print()
+    if missed:
+        pytest.fail("\n".join(missed), pytrace=False)

@@ -1,0 +1,42 @@
+"""Where things live: the user's library, the bundles, and what makes a folder a library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+
+from engine.errors import LibraryError
+
+LEDGER = "ledger.sqlite"
+
+
+def default_folder() -> Path:
+    """The user's own library: ``library`` in the platform's user-data folder."""
+    return Path(platformdirs.user_data_dir("earshot")) / "library"
+
+
+def bundles_folder() -> Path:
+    """Where pulled bundles are kept."""
+    return Path(platformdirs.user_data_dir("earshot")) / "bundles"
+
+
+def library_exists(folder: Path) -> bool:
+    """Whether there is a library in this folder."""
+    return (folder / LEDGER).is_file()
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a library. Raises ``LibraryError``."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LibraryError(f"{folder}: {error.strerror}", "a folder to write in", "choose another") from error
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with a leading ``~`` replaced: whoever quotes it keeps the shell from doing so."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # nobody has that name: then it is a file's
+        return Path(path)
