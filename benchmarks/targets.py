@@ -34,7 +34,6 @@ TARGETS = {
     "index peak": Target("index a mixed library: peak RSS", 800, "MB"),
     "long rate": Target("index one file of 3 h, end to end, 2 cores", 150, "x real time", at_least=True),
     "long peak": Target("index one file of 3 h: peak RSS", 800, "MB"),
-    "memory peak": Target("write and optimise 100,000 x 256: peak RSS", 800, "MB"),
     "warm search": Target("words to hits at 100,000 windows, warm: p50", 15, "ms"),
     "cold search": Target("`earshot search` at 100,000 windows, cold: median", 1.5, "s"),
 }
