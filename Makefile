@@ -18,7 +18,9 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/.dev
-	$(BIN)/pytest benchmarks --benchmark-enable -s
+	mkdir -p build
+	$(BIN)/pytest benchmarks --benchmark-enable -s --benchmark-json=build/benchmarks.json; status=$$?; \
+	$(BIN)/python -m benchmarks.report build/benchmarks.json docs/benchmarks.md; exit $$status
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -22,6 +22,7 @@ from engine.memory.edge import EdgeMemory
 from engine.search import calibration_for, find_moments, parse_filter
 from engine.types import Device, FloatArray, Moment
 from indexer.ledger import FileRow, Ledger
+from indexer.tidy import remove_orphans
 
 if TYPE_CHECKING:
     from indexer.report import IndexReport, Progress
@@ -277,6 +278,7 @@ class Library:
             try:
                 memory = EdgeMemory(self._memory_folder)
                 memory.ensure_space(self._encoders.space.space_id, self._encoders.space.dim)
+                remove_orphans(memory, self._ledger)  # what a killed run left half heard
             except BaseException:
                 self._lock.release()
                 raise

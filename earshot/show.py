@@ -214,6 +214,8 @@ def print_report(report: IndexReport) -> None:
         say("left out: " + ", ".join(f"{count} {reason}" for reason, count in ranked), style="dim")
     if report.skipped_failed:
         say(f"{report.skipped_failed} still can't be heard: try them again with --retry-failed", style="yellow")
+    if report.lost:
+        say(f"the memory had lost {report.lost} sounds: those under these paths were heard again", style="yellow")
     print_failures("failed", report.failed, "earshot status --failed")
 
 

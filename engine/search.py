@@ -23,7 +23,7 @@ WINDOWS_A_FILE = 4
 MOMENT_REACH = 32
 #: A neighbouring window belongs to the moment if its odds of being right reach this share of the best window's.
 MOMENT_SHARE = 0.02
-#: Asking again for further files asks for at most this many windows at once.
+#: No question to the memory asks for more windows than this at once.
 MOST_WINDOWS = 1024
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -67,7 +67,7 @@ def _best_windows(memory: Memory, vector: FloatArray, k: int, where: Filter) -> 
     """The best window of each of the k best files, best first; of a file that is still being heard, none."""
     best: dict[str, Hit] = {}
     seen: set[str] = set()
-    limit = k * WINDOWS_A_FILE
+    limit = min(k * WINDOWS_A_FILE, MOST_WINDOWS)
     while len(best) < k:
         rest = where.also(Clause("sha256", "not in", tuple(sorted(seen)))) if seen else where
         hits = memory.search(vector, limit, rest)
@@ -77,7 +77,7 @@ def _best_windows(memory: Memory, vector: FloatArray, k: int, where: Filter) -> 
                 best.setdefault(str(hit.payload["sha256"]), hit)
         if len(hits) < limit:
             break
-        limit = min(limit * 2, max(limit, MOST_WINDOWS))
+        limit = min(limit * 2, MOST_WINDOWS)
     return sorted(best.values(), key=lambda hit: (-hit.score, hit.id))[:k]
 
 

@@ -38,7 +38,7 @@ def test_indexing_and_searching_need_no_torch(tmp_path: Path):
 
 def test_help_imports_neither_the_model_nor_the_store():
     code = (
-        "import sys, earshot.cli; "
+        "import sys, earshot.commands; "
         "print([m for m in ('onnxruntime', 'qdrant_edge', 'av', 'soundfile', 'numpy') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -34,6 +34,7 @@ FIELDS: dict[str, type] = {
     "artist": str,
     "description": str,
     "category": str,
+    "words": str,
     "format": str,
     "caption": str,
     "duration_s": float,
