@@ -18,13 +18,13 @@ SIREN_FROM_S, SIREN_TO_S = 20.0, 29.0
 
 QUERIES = (
     "an emergency siren wailing",
-    "a dog barking",
+    "perro ladrando",
     "someone typing on a keyboard",
-    "waves breaking on a beach",
+    "des vagues sur la plage",
     "a helicopter flying over",
     "birds singing in the morning",
 )
-"""Questions that the demo's library can answer. The siren is also in the windy evening, at 20 s."""
+"""Questions that the demo's library can answer, in three languages. The siren is also in the windy evening, at 20 s."""
 
 
 class Take(NamedTuple):

@@ -32,6 +32,7 @@ SUMMARY = (
 )
 LIMITS = (
     "A word that none of its texts holds is guessed from its pieces; English has far more words than the others.",
+    "Japanese, Chinese, Catalan and Dutch find less than English: see the table.",
     "Trained on 5 hours of sound: engines, tools, traffic, crowds and household work are thin.",
     "Nothing above 7.5 kHz is heard, so a dog whistle and a bat are silence.",
     "It knows what speech sounds like, not what is said; music by instrument and mood, not by title.",

@@ -240,7 +240,10 @@ def test_a_run_stopped_by_ctrl_c_says_so(indexed: Shell, monkeypatch: pytest.Mon
 def test_doctor_and_bundle_list(indexed: Shell):
     assert "self-test passed" in indexed.run("doctor").stdout
     [bundle] = indexed.json("bundle", "list")  # type: ignore[misc]
-    assert (bundle["name"], bundle["languages"]) == ("starter", ["eng"])
+    assert (bundle["name"], bundle["languages"]) == (
+        "starter",
+        ["eng", "fra", "deu", "spa", "nld", "cat", "jpn", "zho"],
+    )
 
 
 def test_demo_of_a_folder(indexed: Shell):
