@@ -12,7 +12,7 @@ from engine.bundle import STARTER_DIR, open_bundle
 from engine.encoders import OnnxEncoders
 from exporters.parity import probes
 
-LARGEST_BYTES = 15_000_000
+LARGEST_BYTES = 25_000_000
 
 
 @pytest.fixture(scope="module")
