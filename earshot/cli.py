@@ -23,6 +23,9 @@ class Through(BaseException):
 
 def main() -> None:
     """The console script."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the terminal's encoding lacks is shown as an escape, rather than ending the command.
         sys.stdout.reconfigure(errors="backslashreplace")

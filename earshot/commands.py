@@ -124,7 +124,8 @@ def index(
     from earshot.places import expanded
     from indexer.scan import scan
 
-    scan([expanded(path) for path in paths])  # raises for one that is missing, before a library is made
+    if not prune:  # which may be asked for a folder that is gone
+        scan([expanded(path) for path in paths])  # raises for one that is missing, before a library is made
     with _open(library, bundle, device, create=True) as opened:
         with show.index_progress(not as_json) as draw:
             report = opened.index(paths, jobs=jobs, retry_failed=retry_failed, prune=prune, on_progress=draw)

@@ -112,6 +112,8 @@ class Library:
             try:
                 self._loaded = load_encoders(name, self._device)
             except BundleError as error:
+                if not error.found.startswith("no bundle"):
+                    raise
                 raise BundleError(
                     f"{error.found}, with which {self.folder} was made",
                     error.expected,
@@ -212,7 +214,10 @@ class Library:
         calibration = calibration_for(words, self._encoders.calibration)
         vectors = self.encode_text([words or ""]) if audio is None else self._encode_file(Path(audio))
         floor = calibration.cutoff if min_relevance is None else min_relevance
-        moments = find_moments(self._open_memory(SEARCH_WAIT_S), vectors, k, calibration, where)
+        memory = self._open_memory(SEARCH_WAIT_S)
+        moments = find_moments(memory, vectors, k, calibration, where)
+        if not moments:
+            self._compare(memory)  # "nothing" must not be said for a memory that was lost
         return [moment for moment in moments if moment.relevance >= floor]
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
@@ -262,11 +267,15 @@ class Library:
         """Use every part once: which device, bundle and memory answered. Raises what is wrong with them."""
         self._require_open()
         checked = check_encoders(self._encoders)
-        count = self._open_memory(SEARCH_WAIT_S).count()
-        expected = self.status().windows
+        count = self._compare(self._open_memory(SEARCH_WAIT_S))
+        return checked | {"memory": f"{count} windows, as many as the ledger has"}
+
+    def _compare(self, memory: Memory) -> int:
+        """How many windows the memory holds. Raises ``LibraryError`` if the ledger knows of another number."""
+        count, expected = memory.count(), self._ledger.totals().windows
         if count != expected:
             raise LibraryError(f"{count} windows in the memory", f"{expected}", "run `earshot index` again")
-        return checked | {"memory": f"{count} windows, as many as the ledger has"}
+        return count
 
     @cached_property
     def _memory_folder(self) -> Path:
@@ -275,11 +284,12 @@ class Library:
     def _open_memory(self, wait_s: float) -> Memory:
         if self._memory is None:
             self._lock = LibraryLock(self.folder, wait_s)
+            memory = EdgeMemory(self._memory_folder)
             try:
-                memory = EdgeMemory(self._memory_folder)
                 memory.ensure_space(self._encoders.space.space_id, self._encoders.space.dim)
                 remove_orphans(memory, self._ledger)  # what a killed run left half heard
             except BaseException:
+                memory.close()
                 self._lock.release()
                 raise
             self._memory = memory

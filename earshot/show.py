@@ -215,7 +215,8 @@ def print_report(report: IndexReport) -> None:
     if report.skipped_failed:
         say(f"{report.skipped_failed} still can't be heard: try them again with --retry-failed", style="yellow")
     if report.lost:
-        say(f"the memory had lost {report.lost} sounds: those under these paths were heard again", style="yellow")
+        found = "those under these paths were heard again, for others index their folders again"
+        say(f"the memory had lost {report.lost} sounds: {found}", style="yellow")
     print_failures("failed", report.failed, "earshot status --failed")
 
 

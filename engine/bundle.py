@@ -111,7 +111,7 @@ class Bundle:
         """A file of the bundle. Raises ``BundleError`` if it is not there."""
         path = self.folder / name
         if not path.is_file():
-            raise BundleError(f"no {name} in {self.folder}", "a whole bundle", "pull or export it again")
+            raise BundleError(f"no {name} in {self.folder}", "a whole bundle", "copy or export it again")
         return path
 
     def verify(self) -> None:
@@ -119,7 +119,9 @@ class Bundle:
         for name, expected in self.manifest.files.items():
             if (found := file_sha256(self.path(name))) != expected:
                 raise BundleError(
-                    f"{name} with sha256 {found[:12]}…", f"{expected[:12]}…", "the file changed: pull the bundle again"
+                    f"{name} with sha256 {found[:12]}…",
+                    f"{expected[:12]}…",
+                    "the file changed: copy or export the bundle again",
                 )
 
 
@@ -152,7 +154,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ManifestError(f"{path} ({error})", "a JSON manifest", "pull or export the bundle again") from error
+        raise ManifestError(f"{path} ({error})", "a JSON manifest", "copy or export the bundle again") from error
     if not isinstance(raw, dict) or raw.get("format") is True or raw.get("format") != MANIFEST_FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
         raise ManifestError(

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from engine.bundle import Bundle, Calibration
 from engine.errors import BundleError, QueryError, SelfTestError
@@ -27,7 +27,11 @@ BATCH_WINDOWS = 16
 QUERY_WINDOWS = 8
 #: How far a golden vector may move on another machine; a wrong or collapsed graph moves by far more.
 GOLDEN_TOLERANCE = 0.02
-_PULL = "pull the bundle again"
+_PULL = "copy or export the bundle again"
+
+
+#: What tokenizers call the piece for what they don't know.
+_UNKNOWN = ("[UNK]", "<unk>")
 
 
 class AudioEncoder(Protocol):
@@ -167,10 +171,11 @@ class OnnxTextEncoder:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
-            raise BundleError(f"{path} ({error})", "a tokenizer", "pull the bundle again") from error
+            raise BundleError(f"{path} ({error})", "a tokenizer", "copy or export the bundle again") from error
         self._tokenizer.enable_truncation(tower.max_tokens)
         padding = self._tokenizer.padding or {}
         self._tokenizer.enable_padding(**{key: padding[key] for key in _PADDING if key in padding})
+        self._unknown = {self._tokenizer.token_to_id(name) for name in _UNKNOWN}
         self._lowercase = tower.lowercase
         self._dim = bundle.manifest.dim
         self.session = Session(bundle.path(tower.graph), device, threads)
@@ -181,16 +186,23 @@ class OnnxTextEncoder:
             raise QueryError("an empty text", "words that describe a sound", "try: rain on a tin roof")
         if not texts:
             raise QueryError("no texts", "at least one", "pass a list of strings")
+        if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
+            raise QueryError("words that are not UTF-8", "words that describe a sound", "check the terminal's encoding")
         try:
             encodings = self._tokenizer.encode_batch([text.lower() if self._lowercase else text for text in texts])
-        except Exception as error:  # tokenizers raises bare Exception, and TypeError for lone surrogates
+        except Exception as error:  # tokenizers raises bare Exception
             raise QueryError(f"a text that can't be read ({error})", "words that describe a sound") from error
         ids = np.array([e.ids for e in encodings], np.int64)
         mask = np.array([e.attention_mask for e in encodings], np.int64)
-        _refuse_unknown(texts, mask)
+        _refuse_unknown(texts, np.array([self._known(e) for e in encodings]))
         found = checked_output(self.session.run({"input_ids": ids, "attention_mask": mask}), (len(texts), self._dim))
         _refuse_unknown(texts, found)
         return normalise(found)
+
+    def _known(self, encoding: Encoding) -> list[bool]:
+        """Which pieces of a text the model knows: neither padding nor unknown, nor put there by the tokenizer."""
+        pieces = zip(encoding.ids, encoding.attention_mask, encoding.special_tokens_mask, strict=True)
+        return [bool(mask) and not special and piece not in self._unknown for piece, mask, special in pieces]
 
 
 def checked_windows(windows: FloatArray, space: Space) -> FloatArray:
@@ -221,7 +233,11 @@ def normalise(vectors: NDArray[Any]) -> FloatArray:
     """``[n, dim]`` -> L2-normalised float32 ``[n, dim]``. Raises ``SelfTestError`` on vectors zero or not finite."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     if not (np.isfinite(norms).all() and (norms > 0).all()):
-        raise SelfTestError("a vector that is zero or not finite", "unit vectors", "the graph is broken: pull it again")
+        raise SelfTestError(
+            "a vector that is zero or not finite",
+            "unit vectors",
+            "the graph is broken: copy or export the bundle again",
+        )
     return np.asarray(vectors / norms, np.float32)
 
 
@@ -260,7 +276,9 @@ def _self_test(found: FloatArray, golden: NDArray[Any], tower: str) -> None:
     moved = float(np.linalg.norm(found - normalise(golden), axis=1).max())
     if not moved <= GOLDEN_TOLERANCE:
         raise SelfTestError(
-            f"{tower} vectors {moved:.3f} away from the golden ones", f"at most {GOLDEN_TOLERANCE}", "pull it again"
+            f"{tower} vectors {moved:.3f} away from the golden ones",
+            f"at most {GOLDEN_TOLERANCE}",
+            "copy or export the bundle again",
         )
     spread = np.linalg.norm(found[:, None] - found[None], axis=-1)
     if len(found) > 1 and float(spread.max()) < GOLDEN_TOLERANCE:

@@ -49,7 +49,9 @@ class Session:
             output: NDArray[np.float32] = self._session.run(None, dict(feeds))[0]
         except Exception as error:  # onnxruntime raises its own unrelated classes
             given = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
-            raise BundleError(f"a graph that fails on {given} ({error})", "one that runs", "pull it again") from error
+            raise BundleError(
+                f"a graph that fails on {given} ({error})", "one that runs", "copy or export the bundle again"
+            ) from error
         return output
 
 
@@ -93,7 +95,7 @@ def _open(graph: Path, device: Device, threads: int) -> Any:
         session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
     except Exception as error:  # onnxruntime raises its own unrelated classes
         raise BundleError(
-            f"a graph that can't be loaded ({graph.name}: {error})", "an ONNX model", "pull it again"
+            f"a graph that can't be loaded ({graph.name}: {error})", "an ONNX model", "copy or export the bundle again"
         ) from error
     bound = session.get_providers()[0]
     if device == "cuda" and bound != "CUDAExecutionProvider":

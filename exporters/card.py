@@ -22,6 +22,7 @@ def card(manifest: Mapping[str, Any], folder: Path) -> str:
         f"- **text**: {', '.join(text['languages'])}; at most {text['max_tokens']} pieces; case and accents "
         "don't matter.",
         "## How well it hears",
+        manifest.get("protocol", ""),
         _scores(manifest.get("scores", [])),
         "Relevance is a logistic curve of the cosine, fitted on training clips held out by source:",
         _table(

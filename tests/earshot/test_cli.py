@@ -416,3 +416,18 @@ def test_any_error_is_one_line(indexed: Shell, monkeypatch: pytest.MonkeyPatch):
     (indexed.folder / "bad").mkdir(exist_ok=True)
     (indexed.folder / "bad" / "ledger.sqlite").write_text("no database")
     assert "bad/ledger.sqlite" in indexed.run("status", "--library", "bad", status=1).stderr
+
+
+def test_prune_of_a_folder_that_is_gone(shell: Shell):
+    shell.run("index", "sounds")
+    shutil.rmtree(shell.sounds / "tones")
+    assert "forgotten" in shell.run("index", "sounds/tones", "--prune").stdout
+    shell.run("index", "sounds/tones", status=1)
+
+
+def test_a_lost_memory_is_not_called_nothing(shell: Shell):
+    shell.run("index", "sounds")
+    shutil.rmtree(shell.folder / "lib" / "memory")
+    assert "earshot index" in shell.run("search", "rain", status=1).stderr
+    assert "had lost" in shell.run("index", "sounds").stdout
+    shell.run("search", "rain", "--min-relevance", "0")

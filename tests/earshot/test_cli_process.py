@@ -101,6 +101,14 @@ def test_a_reader_that_has_gone_is_no_error(place: Place):
     assert (status, err) == (0, "")
 
 
+@pytest.mark.parametrize("form", ["", "--json", "--paths"])
+def test_a_closed_stdout_is_no_error(place: Place, form: str):
+    command = f'"$0" -m earshot search beep --min-relevance 0 {form} >&-'
+    process = place.start("bash", "-c", command, sys.executable)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("form", [(), ("--json",), ("--paths",)])
 def test_a_full_device_is_said(place: Place, form: tuple[str, ...]):

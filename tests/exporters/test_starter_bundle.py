@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engine.bundle import STARTER_DIR, open_bundle
 from engine.encoders import OnnxEncoders
+from engine.errors import QueryError
 from exporters.parity import probes
 
 LARGEST_BYTES = 25_000_000
@@ -85,9 +86,13 @@ def test_made_sounds_mean_what_they_are(encoders, name, right, wrong):
     assert near > far + 0.1
 
 
-@pytest.mark.parametrize(
-    "text", ["a", "?!", "🐕", "雨の音", "perro ladrando", "x" * 10_000, "dog " * 3000, "\u0000", "Ωmega ñ"]
-)
+@pytest.mark.parametrize("text", ["🐕", "регн", "כלב", "\u0000"])
+def test_texts_without_a_known_word_are_refused(encoders, text):
+    with pytest.raises(QueryError, match="no word that the model knows"):
+        encoders.text.encode_text(["rain", text])
+
+
+@pytest.mark.parametrize("text", ["a", "?!", "雨の音", "perro ladrando", "x" * 10_000, "dog " * 3000, "Ωmega ñ"])
 def test_strange_texts_give_finite_unit_vectors(encoders, text):
     vector = encoders.text.encode_text([text])
     assert np.isfinite(vector).all()
