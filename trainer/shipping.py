@@ -31,8 +31,8 @@ SUMMARY = (
     "from MiniLM, over parallel text that was written for it."
 )
 PROTOCOL = (
-    "Asked on the dev split: 45 kinds of sound by their names, 223 recordings under names that say nothing, each ranked "
-    "by its best window. No choice was made there, but a low first verdict was the reason to look for what was wrong, "
+    "Asked on the dev split: 45 kinds of sound by their names, 223 recordings under names that say nothing, each "
+    "ranked by its best window. No choice was made there, but a low first verdict was the reason to look for what was wrong, "
     "on other clips. The first rows use the labels as they are, the rows of a language a searcher's name for the kind. "
     "Three candidates were asked in all."
 )
