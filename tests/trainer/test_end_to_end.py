@@ -28,7 +28,8 @@ from trainer.vocabulary import learn_tokenizer, starting_vectors
 DIM = 16
 AUDIO = AudioConfig(stem=8, blocks=((8, 2), (16, 2), (16, 2), (16, 2)), classes=6, hidden=8, dim=DIM)
 CHOSEN = [kind for kind in KINDS if kind.texts[0] in {"silence", "white noise", "sine wave", "siren"}]
-TEXTS = [text for kind in CHOSEN for text in kind.texts] + ["a loud siren in the distance", "white static hiss"]
+TEXTS = [text for kind in CHOSEN for text in kind.texts]
+TEXTS += ["a loud siren in the distance", "white static hiss", "雨の音", "knarrende Tür"]
 PLAN = Plan(steps=12, rate=1e-3, warmup=2, save_every=4, log_every=4)
 #: Learnt once: among equally frequent pieces the library's choice differs from run to run.
 TOKENIZER = learn_tokenizer(TEXTS, 120)
