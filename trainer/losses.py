@@ -42,11 +42,6 @@ def tag_loss(logits: Tensor, chances: Tensor) -> Tensor:
     return (found - floor).sum(-1).mean()
 
 
-def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error over the mean square of what is wanted: 1 is what zeros would score."""
-    return F.mse_loss(found, wanted) / wanted.square().mean().clamp(min=1e-9)
-
-
 def mix_texts(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
     """The direction between two unit texts ``[n, dim]``; ``share [n]`` is the first one's share of the power."""
     return F.normalize(share[:, None] * first + (1 - share[:, None]) * second, dim=1)

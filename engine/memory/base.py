@@ -20,7 +20,7 @@ Folding is `fold`: case and the two Unicode spellings of accents make no differe
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -113,15 +113,3 @@ def fold(text: str) -> str:
     section 3.13, D145).
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
-
-
-def chunks(points: Iterable[Point], size: int) -> Iterator[list[Point]]:
-    """Lists of at most ``size`` points, in order."""
-    batch: list[Point] = []
-    for point in points:
-        batch.append(point)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.memory.base import chunks, fold
+from engine.memory.base import fold
 from engine.memory.checks import FOLDED
 from engine.memory.folding import with_folded, without_folded
-from engine.types import Payload, Point
+from engine.types import Payload
 
 
 @pytest.mark.parametrize(
@@ -46,13 +45,3 @@ def test_copies_are_made_of_texts_and_taken_out_again() -> None:
         FOLDED + "tags": None,
     }
     assert without_folded(stored) == payload
-
-
-def test_chunks_keep_order_and_lose_nothing(empty_point: Point) -> None:
-    assert [len(chunk) for chunk in chunks([empty_point] * 7, 3)] == [3, 3, 1]
-    assert list(chunks([], 3)) == []
-
-
-@pytest.fixture
-def empty_point() -> Point:
-    return Point("00000000-0000-0000-0000-000000000000", np.zeros(2, np.float32), {})
