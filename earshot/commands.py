@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ bundle_app = typer.Typer(help="The models earshot can hear with.", no_args_is_he
 app.add_typer(bundle_app, name="bundle")
 
 LibraryOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--library", "-l", envvar="EARSHOT_LIBRARY", help="The library's folder. \\[default: your own]"),
 ]
 BundleOption = Annotated[
@@ -93,7 +94,7 @@ def _root(
 
 @contextmanager
 def _open(
-    folder: Path | None, bundle: str | None = None, device: DeviceChoice = DeviceChoice.auto, create: bool = False
+    folder: str | None, bundle: str | None = None, device: DeviceChoice = DeviceChoice.auto, create: bool = False
 ) -> Iterator[Library]:
     from earshot.library import Library
 
@@ -121,6 +122,7 @@ def index(
 
     Ctrl-C at any time loses nothing: the same command goes on where it stopped.
     """
+    from earshot.keep import WAIT_S
     from earshot.places import expanded
     from indexer.scan import scan
 
@@ -128,7 +130,15 @@ def index(
         scan([expanded(path) for path in paths])  # raises for one that is missing, before a library is made
     with _open(library, bundle, device, create=True) as opened:
         with show.index_progress(not as_json) as draw:
-            report = opened.index(paths, jobs=jobs, retry_failed=retry_failed, prune=prune, on_progress=draw)
+            report = opened.index(
+                paths,
+                jobs=jobs,
+                retry_failed=retry_failed,
+                prune=prune,
+                wait_s=math.inf if show.err.is_terminal and not as_json else WAIT_S,
+                on_wait=show.remark,
+                on_progress=draw,
+            )
         for note in opened.notes:
             show.remark(note)
     if as_json:
@@ -249,18 +259,18 @@ def doctor(
             show.say(f"ok {name:>8}  {'; '.join(value) if isinstance(value, list) else value}", style="green")
 
 
-def _examine(library: Path | None, bundle: str | None, device: DeviceChoice) -> dict[str, Any]:
+def _examine(library: str | None, bundle: str | None, device: DeviceChoice) -> dict[str, Any]:
     """What answered, part by part; a library that is not there yet is not made, and nothing is wrong with that."""
+    from earshot.keep import keep_at
     from earshot.models import DEFAULT_BUNDLE, check_encoders, load_encoders
-    from earshot.places import default_folder, expanded, library_exists
 
-    folder = expanded(library) if library is not None else default_folder()
-    if library_exists(folder):
-        with _open(folder, bundle, device) as opened:
-            return {"library": str(folder), **opened.check(), "notes": list(opened.notes)}
+    keep = keep_at(library)
+    if keep.exists():
+        with _open(library, bundle, device) as opened:
+            return {"library": keep.name, **opened.check(), "notes": list(opened.notes)}
     encoders = load_encoders(bundle or DEFAULT_BUNDLE, device.value)
     checks = check_encoders(encoders)
-    return {"library": f"none in {folder} yet", **checks, "memory": "", "notes": list(encoders.notes)}
+    return {"library": f"none in {keep.name} yet", **checks, "memory": "", "notes": list(encoders.notes)}
 
 
 @bundle_app.command("list", epilog="Example:\n\n  earshot bundle list --json")

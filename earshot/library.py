@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from earshot.keep import WAIT_S, keep_at
 from earshot.limits import MOST_RESULTS
-from earshot.lock import LibraryLock
 from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, load_encoders
-from earshot.places import LEDGER, default_folder, expanded, library_exists, make_folder
+from earshot.places import LEDGER, expanded
 from engine.encoders import Encoders, encode_sound, query_vectors
 from engine.errors import AudioError, BundleError, LibraryError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
-from engine.memory.edge import EdgeMemory
 from engine.search import calibration_for, find_moments, parse_filter
 from engine.types import Device, FloatArray, Moment
 from indexer.ledger import FileRow, Ledger
@@ -26,9 +24,6 @@ from indexer.tidy import remove_orphans
 
 if TYPE_CHECKING:
     from indexer.report import IndexReport, Progress
-
-#: How long a search or a run of ``index`` waits for another process to finish with the library.
-SEARCH_WAIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +65,7 @@ class Library:
         """Open a library, or create it.
 
         Args:
-            folder: Where it lives; default: ``default_folder()``.
+            folder: Where it is kept, see ``earshot.keep.keep_at``; default: the user's own library.
             bundle: The model, by name or folder; default: the one the library was made with, else the starter.
                 ``index`` remembers it, so that a bundle that has moved need be named only once.
             device: ``auto`` may fall back to the CPU and says so in ``notes``; ``cuda`` raises where it can't.
@@ -80,21 +75,19 @@ class Library:
         Raises ``LibraryError``, ``BundleError``, and ``SpaceMismatchError`` if the library was made in another space
         than that of ``bundle``; a bundle that is not named here is opened, and may raise, when it is first needed.
         """
-        self.folder = expanded(folder) if folder is not None else default_folder()
+        self._keep = keep_at(folder)
         self._device: Device = device
         self._bundle = bundle
         self._closed = False
-        self._lock: LibraryLock | None = None
-        self._memory: Memory | None = None
-        known = library_exists(self.folder)
+        known = self._keep.exists()
         if not known and not create:
-            raise LibraryError(f"no library in {self.folder}", "one", "make it with `earshot index FOLDER`")
+            raise LibraryError(f"no library in {self._keep.name}", "one", "make it with `earshot index FOLDER`")
         if encoders is None and (bundle is not None or not known):
             encoders = load_encoders(bundle or DEFAULT_BUNDLE, device)
         self._loaded: Encoders | None = encoders
         if not known:
             _ = self._encoders.audio  # a broken model or a missing device must not leave a library behind
-            make_folder(self.folder)
+            self._keep.make()
         self._ledger = Ledger(self.folder / LEDGER)
         try:
             if self._loaded is not None or self._ledger.setting("space_id") is None:
@@ -102,6 +95,11 @@ class Library:
         except BaseException:
             self._ledger.close()
             raise
+
+    @property
+    def folder(self) -> Path:
+        """Where its ledger lies; of a library in a folder, all of it."""
+        return self._keep.folder
 
     @property
     def _encoders(self) -> Encoders:
@@ -115,7 +113,7 @@ class Library:
                 if not error.found.startswith("no bundle"):
                     raise
                 raise BundleError(
-                    f"{error.found}, with which {self.folder} was made",
+                    f"{error.found}, with which {self._keep.name} was made",
                     error.expected,
                     "if it has moved, say where it is with --bundle",
                 ) from error
@@ -129,7 +127,7 @@ class Library:
         if known != ours:
             self._loaded = None
             raise SpaceMismatchError(
-                f"a library made in space {known} ({self.folder})",
+                f"a library made in space {known} ({self._keep.name})",
                 f"{ours}, the space of the chosen bundle",
                 "use the bundle it was made with, or index into another --library",
             )
@@ -160,6 +158,8 @@ class Library:
         jobs: int | None = None,
         retry_failed: bool = False,
         prune: bool = False,
+        wait_s: float = WAIT_S,
+        on_wait: Callable[[str], None] = lambda _: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> IndexReport:
         """Hear every new or changed sound under ``paths``; known ones are skipped.
@@ -169,21 +169,23 @@ class Library:
             jobs: Decoding threads; default: one for each core.
             retry_failed: Try files again that could not be heard before.
             prune: Forget files under ``paths`` that are no longer there.
+            wait_s: How long to wait where another process is indexing into this library.
+            on_wait: Called once before waiting, with who that is.
             on_progress: Called a few times a second at most, in this thread.
 
-        Raises ``LibraryError`` if a path is missing, ``LibraryBusyError`` if another process holds the library for
-        longer than a search takes.
+        Raises ``LibraryError`` if a path is missing, ``LibraryBusyError`` if another process has not ended after
+        ``wait_s``.
         """
         from indexer.pipeline import IndexOptions, index
 
         self._require_open()
         roots = [expanded(path) for path in paths]
         _ = self._encoders.audio  # a broken model or a missing device is said before any work is done
-        memory = self._open_memory(SEARCH_WAIT_S)
-        if self._bundle is not None:
-            self._ledger.set_setting("bundle", bundle_key(self._bundle))
         options = IndexOptions(jobs, retry_failed, prune)
-        return index(roots, self._encoders, memory, self._ledger, options, on_progress)
+        with self._keep.writing(self._encoders.space, self._tidy, wait_s, on_wait) as memory:
+            if self._bundle is not None:
+                self._ledger.set_setting("bundle", bundle_key(self._bundle))
+            return index(roots, self._encoders, memory, self._ledger, options, on_progress)
 
     def search(
         self,
@@ -214,10 +216,10 @@ class Library:
         calibration = calibration_for(words, self._encoders.calibration)
         vectors = self.encode_text([words or ""]) if audio is None else self._encode_file(Path(audio))
         floor = calibration.cutoff if min_relevance is None else min_relevance
-        memory = self._open_memory(SEARCH_WAIT_S)
-        moments = find_moments(memory, vectors, k, calibration, where)
-        if not moments:
-            self._compare(memory)  # "nothing" must not be said for a memory that was lost
+        with self._keep.reading(self._encoders.space, self._tidy) as memory:
+            moments = find_moments(memory, vectors, k, calibration, where)
+            if not moments:
+                self._compare(memory)  # "nothing" must not be said for a memory that was lost
         return [moment for moment in moments if moment.relevance >= floor]
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
@@ -255,8 +257,7 @@ class Library:
         """Counts, from the ledger alone: works while another process is indexing, and without the bundle."""
         self._require_open()
         totals = self._ledger.totals()
-        where = f"Qdrant Edge in {self._memory_folder}"
-        return Status(totals.files, totals.windows, totals.failed, totals.audio_s, self.space_id, where)
+        return Status(totals.files, totals.windows, totals.failed, totals.audio_s, self.space_id, self._keep.memory)
 
     def failed(self) -> list[FileRow]:
         """The files that could not be heard, each with its reason."""
@@ -267,7 +268,8 @@ class Library:
         """Use every part once: which device, bundle and memory answered. Raises what is wrong with them."""
         self._require_open()
         checked = check_encoders(self._encoders)
-        count = self._compare(self._open_memory(SEARCH_WAIT_S))
+        with self._keep.reading(self._encoders.space, self._tidy) as memory:
+            count = self._compare(memory)
         return checked | {"memory": f"{count} windows, as many as the ledger has"}
 
     def _compare(self, memory: Memory) -> int:
@@ -277,36 +279,18 @@ class Library:
             raise LibraryError(f"{count} windows in the memory", f"{expected}", "run `earshot index` again")
         return count
 
-    @cached_property
-    def _memory_folder(self) -> Path:
-        return self.folder / "memory" / "sounds"
-
-    def _open_memory(self, wait_s: float) -> Memory:
-        if self._memory is None:
-            self._lock = LibraryLock(self.folder, wait_s)
-            memory = EdgeMemory(self._memory_folder)
-            try:
-                memory.ensure_space(self._encoders.space.space_id, self._encoders.space.dim)
-                remove_orphans(memory, self._ledger)  # what a killed run left half heard
-            except BaseException:
-                memory.close()
-                self._lock.release()
-                raise
-            self._memory = memory
-        return self._memory
+    def _tidy(self, memory: Memory) -> None:
+        """Remove what a killed run left half heard."""
+        remove_orphans(memory, self._ledger)
 
     def _require_open(self) -> None:
         if self._closed:
-            raise LibraryError(f"the library {self.folder} closed", "an open one", "open it again with Library(…)")
+            raise LibraryError(f"the library {self._keep.name} closed", "an open one", "open it again with Library(…)")
 
     def close(self) -> None:
         """Let go of the library; after that only ``folder`` is of use. Twice is fine."""
         self._closed = True
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
-        if self._lock is not None:
-            self._lock.release()
+        self._keep.close()
         self._ledger.close()
 
     def __enter__(self) -> Self:

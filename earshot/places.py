@@ -1,4 +1,4 @@
-"""Where things live: the user's library, the bundles, and what makes a folder a library."""
+"""Where things live: the user's library, the bundles, the name of a ledger."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ def default_folder() -> Path:
 def bundles_folder() -> Path:
     """Where pulled bundles are kept."""
     return Path(platformdirs.user_data_dir("earshot")) / "bundles"
-
-
-def library_exists(folder: Path) -> bool:
-    """Whether there is a library in this folder."""
-    return (folder / LEDGER).is_file()
 
 
 def make_folder(folder: Path) -> None:

@@ -71,12 +71,11 @@ def test_no_library_is_made_by_asking(tmp_path: Path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_one_process_at_a_time(library: Library, tmp_path: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("earshot.library.SEARCH_WAIT_S", 0.1)
+def test_one_process_at_a_time(library: Library, tmp_path: Path, sounds: Path):
     with Library(tmp_path / "library", encoders=FakeEncoders()) as second:
         assert second.status().files == 3
         with pytest.raises(LibraryBusyError, match="held by process"):
-            second.index([sounds])
+            second.index([sounds], wait_s=0.1)
 
 
 def test_encode_audio_takes_any_rate(library: Library):
@@ -113,7 +112,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path):
 
 def test_check_compares_memory_and_ledger(library: Library):
     assert "9 windows" in library.check()["memory"]
-    library._open_memory(0).upsert([])
     library._ledger.complete("0" * 64, 5, 1.0)
     with pytest.raises(LibraryError, match="14"):
         library.check()

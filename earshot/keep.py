@@ -1,0 +1,131 @@
+"""Where a library is kept: the folder of its ledger, and how its memory is opened to read and to write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from earshot.lock import LibraryLock
+from earshot.places import LEDGER, default_folder, expanded, make_folder
+from engine.memory.base import Memory
+from engine.memory.edge import EdgeMemory
+from engine.types import Space
+
+#: How long a search, or a run of ``index`` that nobody watches, waits for another process to finish with the library.
+WAIT_S = 10.0
+
+
+class Keep(Protocol):
+    """Where one library is kept. Its methods may be called from several threads.
+
+    ``tidy`` removes from a memory what killed runs left there; a keep calls it when it knows that nobody else is
+    writing.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the user calls it: its folder, or its URL without secrets."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its ledger lies, on this machine."""
+
+    @property
+    def memory(self) -> str:
+        """Which memory it has, and where, for ``status``."""
+
+    def exists(self) -> bool:
+        """Whether there is a library here; asks nobody but this machine."""
+
+    def make(self) -> None:
+        """Make the folder of its ledger. Raises ``LibraryError``."""
+
+    def reading(self, space: Space, tidy: Callable[[Memory], None]) -> AbstractContextManager[Memory]:
+        """Its memory, to be read only, for the time inside; what is opened for that may stay open until ``close``.
+
+        Raises ``LibraryBusyError``, ``SpaceMismatchError`` and ``MemoryStoreError``.
+        """
+
+    def writing(
+        self, space: Space, tidy: Callable[[Memory], None], wait_s: float, on_wait: Callable[[str], None]
+    ) -> AbstractContextManager[Memory]:
+        """Its memory, to be written, for the time inside.
+
+        Where another process is writing, it waits for ``wait_s`` and tells ``on_wait`` once for whom. Raises as
+        ``reading`` does.
+        """
+
+    def close(self) -> None:
+        """Let go of all that is open. Twice is fine."""
+
+
+def keep_at(library: str | Path | None) -> Keep:
+    """The keep of the library that the user means: a folder; default: ``default_folder()``."""
+    return FolderKeep(expanded(library) if library is not None else default_folder())
+
+
+class FolderKeep:
+    """A folder with everything: the ledger, the lock, and a Qdrant Edge memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: LibraryLock | None = None
+        self._edge: EdgeMemory | None = None
+
+    @property
+    def name(self) -> str:
+        """See ``Keep.name``."""
+        return str(self.folder)
+
+    @property
+    def memory(self) -> str:
+        """See ``Keep.memory``."""
+        return f"Qdrant Edge in {self._memory_folder}"
+
+    @property
+    def _memory_folder(self) -> Path:
+        return self.folder / "memory" / "sounds"
+
+    def exists(self) -> bool:
+        """See ``Keep.exists``."""
+        return (self.folder / LEDGER).is_file()
+
+    def make(self) -> None:
+        """See ``Keep.make``."""
+        make_folder(self.folder)
+
+    @contextmanager
+    def reading(self, space: Space, tidy: Callable[[Memory], None]) -> Iterator[Memory]:
+        """See ``Keep.reading``."""
+        yield self._held(space, tidy, WAIT_S)
+
+    @contextmanager
+    def writing(
+        self, space: Space, tidy: Callable[[Memory], None], wait_s: float, on_wait: Callable[[str], None]
+    ) -> Iterator[Memory]:
+        """See ``Keep.writing``."""
+        yield self._held(space, tidy, wait_s)
+
+    def _held(self, space: Space, tidy: Callable[[Memory], None], wait_s: float) -> Memory:
+        if self._edge is None:
+            self._lock = LibraryLock(self.folder, wait_s)
+            edge = EdgeMemory(self._memory_folder)
+            try:
+                edge.ensure_space(space.space_id, space.dim)
+                tidy(edge)
+            except BaseException:
+                edge.close()
+                self._lock.release()
+                raise
+            self._edge = edge
+        return self._edge
+
+    def close(self) -> None:
+        """See ``Keep.close``."""
+        if self._edge is not None:
+            self._edge.close()
+            self._edge = None
+        if self._lock is not None:
+            self._lock.release()
