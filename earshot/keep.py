@@ -42,6 +42,9 @@ class Keep(Protocol):
     def make(self) -> None:
         """Make the folder of its ledger. Raises ``LibraryError``."""
 
+    def known_space(self) -> tuple[str, int] | None:
+        """The space its memory was made in, and the numbers of a vector; None where there is no memory yet."""
+
     def reading(self, space: Space, tidy: Callable[[Memory], None]) -> AbstractContextManager[Memory]:
         """Its memory, to be read only, for the time inside; what is opened for that may stay open until ``close``.
 
@@ -95,6 +98,10 @@ class FolderKeep:
     def make(self) -> None:
         """See ``Keep.make``."""
         make_folder(self.folder)
+
+    def known_space(self) -> tuple[str, int] | None:
+        """See ``Keep.known_space``."""
+        return EdgeMemory(self._memory_folder).known_space()
 
     @contextmanager
     def reading(self, space: Space, tidy: Callable[[Memory], None]) -> Iterator[Memory]:

@@ -28,6 +28,7 @@ from engine.memory.edge_shard import (
     sync_folder,
 )
 from engine.memory.folding import with_folded, without_folded
+from engine.memory.graph import best_hits
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
 _PAGE = 256
@@ -107,8 +108,23 @@ class EdgeMemory:
         if k == 0 or not wheres:
             return [[] for _ in wheres]
         query = qdrant.Query.Nearest(_numbers(vector))
+
+        def ask(limit: int, wheres: list[Filter]) -> list[list[Hit]]:
+            requests = [
+                qdrant.QueryRequest(
+                    query=query,
+                    limit=limit,
+                    filter=_condition(where),
+                    with_payload=True,
+                    params=search_params(limit, where),
+                )
+                for where in wheres
+            ]
+            answers = shard.query_batch(qdrant.QueryBatchRequest(requests))
+            return [[_hit(point) for point in found] for found in answers]
+
         with refusals(self.folder, f"searching for the {k} nearest"):
-            return [[_hit(point) for point in found] for found in _nearest(shard, query, k, wheres)]
+            return best_hits(k, wheres, ask)
 
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
         """See ``Memory.scroll``."""
@@ -178,7 +194,7 @@ class EdgeMemory:
                 return
 
     def _refuse_other(self, space_id: str, dim: int) -> None:
-        known = self._space or self._read_current()
+        known = self._space or self.known_space()
         if known is not None and known != (space_id, dim):
             raise SpaceMismatchError(
                 f"a library of {known[0]} ({known[1]} numbers) at {self.folder}",
@@ -186,7 +202,8 @@ class EdgeMemory:
                 f"use the bundle of {known[0]}, or index into another library",
             )
 
-    def _read_current(self) -> tuple[str, int] | None:
+    def known_space(self) -> tuple[str, int] | None:
+        """The space of what lies in the folder, and the numbers of its vectors; None where there is nothing yet."""
         path = self.folder / "current"
         with refusals(path, "reading it", f"if it stays so, remove {self.folder} and index again"):
             if not path.exists():
@@ -206,35 +223,6 @@ class EdgeMemory:
             os.fsync(file.fileno())
         unfinished.replace(path)
         sync_folder(self.folder)
-
-
-def _nearest(
-    shard: qdrant.EdgeShard, query: qdrant.Query, k: int, wheres: Sequence[Filter]
-) -> list[list[qdrant.ScoredPoint]]:
-    """The k best points for each filter, best first, ties by id.
-
-    Qdrant cuts a run of equal scores anywhere. So one point more than k is asked for, and more again until the run
-    that reaches over the k-th place is seen to its end.
-    """
-    best: list[list[qdrant.ScoredPoint]] = [[] for _ in wheres]
-    open_ends = list(range(len(wheres)))
-    limit = k + 1
-    while open_ends:
-        requests = [
-            qdrant.QueryRequest(
-                query=query,
-                limit=limit,
-                filter=_condition(wheres[i]),
-                with_payload=True,
-                params=search_params(limit, wheres[i]),
-            )
-            for i in open_ends
-        ]
-        for i, found in zip(open_ends, shard.query_batch(qdrant.QueryBatchRequest(requests)), strict=True):
-            best[i] = found
-        open_ends = [i for i in open_ends if len(best[i]) == limit and best[i][k - 1].score == best[i][-1].score]
-        limit *= 4
-    return [sorted(found, key=lambda point: (-point.score, str(point.id)))[:k] for found in best]
 
 
 def _condition(where: Filter | None) -> qdrant.Filter | None:
