@@ -5,7 +5,7 @@ from __future__ import annotations
 import qdrant_edge as qdrant
 
 from engine.memory.base import fold
-from engine.memory.folding import folded_key
+from engine.memory.folding import stored_key
 from engine.types import Clause, Filter
 
 _NOT = {"!=", "not in"}
@@ -17,11 +17,6 @@ def edge_filter(where: Filter) -> qdrant.Filter:
         must=[_condition(clause) for clause in where.clauses if clause.op not in _NOT],
         must_not=[_condition(clause) for clause in where.clauses if clause.op in _NOT],
     )
-
-
-def stored_key(clause: Clause) -> str:
-    """The payload key that answers this clause: the folded copy for texts, the field itself for all else."""
-    return folded_key(clause.field) if isinstance(clause.value, str) else clause.field
 
 
 def _condition(clause: Clause) -> qdrant.FieldCondition:

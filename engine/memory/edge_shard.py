@@ -14,18 +14,16 @@ from pathlib import Path
 import qdrant_edge as qdrant
 
 from engine.errors import EarshotError, LibraryBusyError, MemoryStoreError
-from engine.memory.base import FIELDS
-from engine.memory.edge_filter import stored_key
-from engine.memory.folding import folded_key
+from engine.memory.graph import (
+    BUILD_BREADTH,
+    INDEX_FROM_POINTS,
+    INDEXED,
+    LINKS,
+    SCAN_BELOW_POINTS,
+    SEARCH_BREADTH,
+    must_scan,
+)
 from engine.types import Filter
-
-# Measured at 100,000 x 384 (benchmarks/bench_memory.py); 12 links lose recall under filters, 128 candidates in building
-# gain none. The write-ahead log stays on: its lock is what keeps a second process out.
-# Below this many points brute force takes a few milliseconds, is exact, and spares the building of a graph.
-_INDEX_FROM_POINTS = 20_000
-# A filter that leaves fewer points than this is answered by brute force over them.
-_SCAN_BELOW_POINTS = 10_000
-_LINKS, _BUILD_BREADTH, _SEARCH_BREADTH = 16, 100, 128
 
 _MIB = 1024 * 1024
 #: Free bytes without which a shard is not opened: one more segment of its log, twice over.
@@ -54,21 +52,22 @@ _SYSTEM_FAULT = re.compile(r"\(os error (\d+)\)")
 # graph, which would double the time to build it.
 _TEXT = qdrant.KeywordIndexParams(memory=qdrant.Memory.Cold, enable_hnsw=False)
 _NUMBER = qdrant.FloatIndexParams(memory=qdrant.Memory.Cold, enable_hnsw=False)
-_INDEXES = {
-    folded_key(field) if kind is str else field: _TEXT if kind is str else _NUMBER for field, kind in FIELDS.items()
-}
+_INDEXES = {key: _TEXT if kind is str else _NUMBER for key, kind in INDEXED.items()}
 
 
 def config(dim: int) -> qdrant.EdgeConfig:
-    """The settings of a shard for vectors ``[dim]``."""
+    """The settings of a shard for vectors ``[dim]``.
+
+    The write-ahead log stays on: its lock is what keeps a second process out.
+    """
     kb = dim * 4 / 1024
     return qdrant.EdgeConfig(
         vectors=qdrant.EdgeVectorParams(size=dim, distance=qdrant.Distance.Cosine),
         hnsw_config=qdrant.HnswIndexConfig(
-            m=_LINKS, ef_construct=_BUILD_BREADTH, full_scan_threshold=round(_SCAN_BELOW_POINTS * kb)
+            m=LINKS, ef_construct=BUILD_BREADTH, full_scan_threshold=round(SCAN_BELOW_POINTS * kb)
         ),
         optimizers=qdrant.EdgeOptimizersConfig(
-            default_segment_number=1, indexing_threshold=round(_INDEX_FROM_POINTS * kb)
+            default_segment_number=1, indexing_threshold=round(INDEX_FROM_POINTS * kb)
         ),
     )
 
@@ -80,10 +79,10 @@ def search_params(limit: int, where: Filter) -> qdrant.SearchParams:
     substring that one path in seven has). Where Qdrant can estimate how many match, ACORN finds them: it looks at the
     neighbours' neighbours (Patel et al. 2024). Where it can't, checking every point is right, and at 100,000 faster.
     """
-    if any(clause.op == "~" or stored_key(clause) not in _INDEXES for clause in where.clauses):
+    if must_scan(where):
         return qdrant.SearchParams(exact=True)
     acorn = qdrant.AcornSearchParams(enable=True) if where else None
-    return qdrant.SearchParams(hnsw_ef=max(limit, _SEARCH_BREADTH), acorn=acorn)
+    return qdrant.SearchParams(hnsw_ef=max(limit, SEARCH_BREADTH), acorn=acorn)
 
 
 def open_shard(folder: Path, dim: int) -> qdrant.EdgeShard:

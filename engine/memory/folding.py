@@ -9,12 +9,17 @@ from typing import Any
 
 from engine.memory.base import IDENTIFIERS, fold
 from engine.memory.checks import FOLDED
-from engine.types import Payload
+from engine.types import Clause, Payload
 
 
 def folded_key(field: str) -> str:
     """The key whose text answers ``=``, ``!=`` and ``~`` on this field."""
     return field if field in IDENTIFIERS else FOLDED + field
+
+
+def stored_key(clause: Clause) -> str:
+    """The payload key that answers this clause: the folded copy for texts, the field itself for all else."""
+    return folded_key(clause.field) if isinstance(clause.value, str) else clause.field
 
 
 def with_folded(payload: Payload) -> dict[str, Any]:

@@ -240,8 +240,8 @@ def test_the_graph_finds_what_brute_force_finds_also_under_a_filter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plain walk goes astray under a substring that one path in nine has, strewn over all kinds."""
-    monkeypatch.setattr("engine.memory.edge_shard._INDEX_FROM_POINTS", 500)
-    monkeypatch.setattr("engine.memory.edge_shard._SCAN_BELOW_POINTS", 100)
+    monkeypatch.setattr("engine.memory.edge_shard.INDEX_FROM_POINTS", 500)
+    monkeypatch.setattr("engine.memory.edge_shard.SCAN_BELOW_POINTS", 100)
     oracle = ExactMemory()
     oracle.ensure_space(SPACE, 32)
     rng = np.random.default_rng(0)
