@@ -56,6 +56,9 @@ class Memory(Protocol):
     Methods may be called from several threads.
     """
 
+    #: Whether other indexers may write to it too, so that it may hold points and paths that no ledger here knows.
+    shared: bool
+
     def ensure_space(self, space_id: str, dim: int) -> None:
         """Create the collection for this space, or open it. Must come first; again with the same space is fine.
 

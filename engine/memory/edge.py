@@ -42,6 +42,7 @@ class EdgeMemory:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.shared = False
         self.folder = folder
         self._shard: qdrant.EdgeShard | None = None
         self._space: tuple[str, int] | None = None

@@ -18,6 +18,7 @@ class ExactMemory:
     """A ``Memory`` of Python dictionaries and numpy: nothing is persisted, nothing is approximate."""
 
     def __init__(self) -> None:
+        self.shared = False
         self._space: tuple[str, int] | None = None
         self._closed = False
         self._vectors: dict[str, FloatArray] = {}
