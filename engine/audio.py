@@ -31,6 +31,11 @@ MAX_MEAN_SQUARE = 1e24
 SLACK = 4096
 #: From here on a data size is a recorder's or a pipe's way to say that it did not know.
 UNKNOWN_BYTES = 0x7FFF0000
+#: Sound is sampled between these, from infrasound to one-bit recorders; other rates are a broken header's, and
+#: resampling from them takes minutes for a byte.
+MIN_RATE_HZ, MAX_RATE_HZ = 100, 25_000_000
+#: No recording is this long; a few megabytes of a codec's silence can be.
+MAX_S = 31 * 24 * 3600
 
 #: libsndfile's and FFmpeg's names for containers -> what people call them.
 _COMMON_NAMES = {"wavex": "wav", "rf64": "wav", "mov": "mp4", "matroska": "mkv", "asf": "wma", "mpeg": "mpg"}
@@ -68,7 +73,14 @@ def open_clip(path: Path, sample_rate_hz: int) -> Clip:
     Raises ``AudioError`` here if the file can't be opened, and from ``Clip.blocks`` if it breaks further on.
     """
     source = _open_soundfile(path) or _open_av(path)
-    blocks = resample(_mono(source.blocks(), path), source.sample_rate_hz, sample_rate_hz)
+    if not MIN_RATE_HZ <= source.sample_rate_hz <= MAX_RATE_HZ:
+        raise AudioError(
+            f"a sample rate of {source.sample_rate_hz} Hz in {path.name}",
+            f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz",
+            "set the right rate in its header",
+        )
+    mono = _mono(_bounded(source, path), path)
+    blocks = resample(mono, source.sample_rate_hz, sample_rate_hz)
     return Clip(blocks, sample_rate_hz, source.sample_rate_hz, source.channels, source.format)
 
 
@@ -196,9 +208,10 @@ def _open_av(path: Path) -> _Source:
             f"convert it ({error})",
         ) from error
     stream = next(iter(container.streams.audio), None)
-    if stream is None or not stream.rate:
+    if stream is None or stream.codec_context is None or not (stream.rate and stream.channels):
         container.close()
-        raise AudioError(f"no sound track in {path.name}", "a sound, or a video with sound", "leave it out")
+        what = "no sound track" if stream is None else "a sound track of an unknown kind"
+        raise AudioError(f"{what} in {path.name}", "a sound, or a video with sound", "leave it out, or convert it")
     rate, channels = int(stream.rate), int(stream.channels)
 
     def blocks() -> Iterator[FloatArray]:
@@ -254,6 +267,17 @@ def _regrid(parts: Iterator[FloatArray], frames: int) -> Iterator[FloatArray]:
             held, count = [joined[full:]], count - full
     if count:
         yield np.concatenate(held)
+
+
+def _bounded(source: _Source, path: Path) -> Iterator[FloatArray]:
+    """The blocks, as many as a recording may have."""
+    frames = 0
+    for block in source.blocks():
+        yield block
+        frames += len(block)
+        if frames > MAX_S * source.sample_rate_hz:
+            found = f"more than {MAX_S // 86400} days of sound in {path.name}"
+            raise AudioError(found, "a recording", "cut it, if it is one")
 
 
 def _mono(blocks: Iterator[FloatArray], path: Path) -> Iterator[FloatArray]:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 import queue
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
-from engine.audio import open_clip
-from engine.bundle import file_sha256
-from engine.errors import AudioError, EarshotError
+from engine.errors import AudioError
 from engine.types import Space
 from engine.windows import cut
+from indexer.decoding import StoppedError, Worker, borrowed
 from indexer.flow import Flow
 from indexer.scan import Found
-from indexer.tags import read_tags
 from indexer.writer import Content, Ended, Heard, Message, Same, Writer
+
+_HASH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """What a decode thread does with one file after another."""
+    """What a decode thread does with one file after another, in a process that it lends itself when it needs one."""
 
     flow: Flow
     space: Space
@@ -27,34 +33,48 @@ class Decoder:
 
     def work(self) -> None:
         """Until the jobs end or the run stops."""
-        while not self.flow.stop.is_set():
-            try:
-                file = self.flow.jobs.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            if file is None:
-                return
-            for message in self._hear(file):
-                if not self.flow.put(self.flow.heard, message):
+        with ExitStack() as held:
+            worker: Worker | None = None
+            while not self.flow.stop.is_set():
+                try:
+                    file = self.flow.jobs.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                if file is None:
+                    return
+                try:
+                    sha256 = self._claimed(file)
+                    if sha256 is None:
+                        continue
+                    if worker is None or not worker.alive:
+                        worker = held.enter_context(borrowed(self.flow.stop.is_set))
+                    if not self._hear(file, sha256, worker):
+                        return
+                except StoppedError:
                     return
 
-    def _hear(self, file: Found) -> Iterator[Message]:
-        """One file: ``Same`` if its content is known, otherwise its windows and their end."""
+    def _claimed(self, file: Found) -> str | None:
+        """The file's sha256 if it is to be heard here; otherwise what is known of it has been passed on."""
         try:
             with self.flow.timed("hash"):
-                sha256 = file_sha256(file.path)
+                sha256 = sha256_of(file.path, self.flow.stop.is_set)
         except OSError as error:
-            yield Ended(Content("", file, None, None), 0, 0.0, str(_unreadable(error)), transient=True)
-            return
-        if not self.writer.claim(sha256):
-            yield Same(file, sha256)
-            return
+            self._put(Ended(Content("", file, None, None), 0, 0.0, str(_unreadable(error)), transient=True))
+            return None
+        if self.writer.claim(sha256):
+            return sha256
+        self._put(Same(file, sha256))
+        return None
+
+    def _hear(self, file: Found, sha256: str, worker: Worker) -> bool:
+        """Pass on the file's windows and their end, or why it can't be heard; False if the run is stopping."""
         content = Content(sha256, file, None, None)
         windows, end_s = 0, 0.0
+        reason, transient = None, False
         try:
             with self.flow.timed("decode"):
-                clip = open_clip(file.path, self.space.sample_rate_hz)
-                content = Content(sha256, file, clip, read_tags(file.path))
+                clip, tags = worker.open(file.path, self.space.sample_rate_hz)
+                content = Content(sha256, file, clip, tags)
                 stream = cut(clip.blocks, self.space)
             while True:
                 with self.flow.timed("decode"):
@@ -62,15 +82,30 @@ class Decoder:
                 if window is None:
                     break
                 windows, end_s = windows + 1, window.end_s
-                yield Heard(content, window)
-        except Exception as error:  # noqa: BLE001 - whatever a decoder throws, one bad file never stops a run
-            changed = _change(file)
-            reason = changed or (str(error) if isinstance(error, EarshotError) else f"{type(error).__name__}: {error}")
-            transient = bool(changed) or isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-            yield Ended(content, windows, end_s, reason, transient)
-            return
+                if not self._put(Heard(content, window)):
+                    return False
+        except AudioError as error:
+            reason, transient = str(error), isinstance(error.__cause__, OSError)
         changed = _change(file)
-        yield Ended(content, windows, end_s, changed, transient=bool(changed))
+        return self._put(Ended(content, windows, end_s, changed or reason, transient or bool(changed)))
+
+    def _put(self, message: Message) -> bool:
+        return self.flow.put(self.flow.heard, message)
+
+
+def sha256_of(path: Path, stop: Callable[[], bool]) -> str:
+    """The sha256 of a regular file, in hex. Raises ``StoppedError`` soon after ``stop`` says so, ``OSError``."""
+    # Without O_NONBLOCK a fifo that has taken the file's place would be waited for, for ever.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb", buffering=0) as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "no regular file any more")
+        digest, buffer = hashlib.sha256(), bytearray(_HASH_BYTES)
+        while count := stream.readinto(buffer):
+            if stop():
+                raise StoppedError
+            digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()
 
 
 def _change(file: Found) -> str | None:
@@ -85,4 +120,4 @@ def _change(file: Found) -> str | None:
 
 
 def _unreadable(error: OSError) -> AudioError:
-    return AudioError(error.strerror or str(error), "a readable file", "check its permissions")
+    return AudioError(error.strerror or str(error), "a readable file", "check the path and its permissions")

@@ -123,11 +123,21 @@ def read_name(name: str) -> tuple[str | None, str | None, str]:
 def names_say(paths: Sequence[Path]) -> tuple[str | None, str]:
     """Category and words of one sound by the names of all its copies; the words of each name once, joined by "; ".
 
-    Where no name says a category, the first copy's embedded one counts.
+    Where no name says a category, the first copy's embedded one counts; it stands in a chunk, so no parser of
+    other people's is needed for it.
     """
     said = [read_name(path.name) for path in paths]
-    category = next((category for category, _, _ in said if category), None) or read_tags(paths[0]).category
+    category = next((category for category, _, _ in said if category), None) or _embedded_category(paths[0])
     return category, "; ".join(dict.fromkeys(words for _, _, words in said if words))[:MAX_TEXT_CHARS].rstrip("; ")
+
+
+def _embedded_category(path: Path) -> str | None:
+    with suppress(OSError), path.open("rb") as file:
+        for name, body in _chunks(file):
+            said = dict(_ixml(body)) if name == b"iXML" else {}
+            if category := _clean(said.get("category", "")):
+                return category
+    return None
 
 
 def _words(text: str) -> str:

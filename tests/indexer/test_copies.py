@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import AudioError
-from indexer import hearing
+from indexer.decoding import Worker
 from indexer.paths import text_path
 from indexer.pipeline import IndexOptions, index
 from tests.indexer.bench import RATE_HZ, Bench
@@ -27,15 +27,15 @@ def test_a_copy_is_heard_where_the_first_ones_change_meanwhile(
 ):
     twins(bench, "a.wav", "b.wav", "c.wav")
     changed: list[str] = []
-    real = hearing.open_clip
+    real = Worker.open
 
-    def touching(path: Path, sample_rate_hz: int) -> object:
+    def touching(worker: Worker, path: Path, sample_rate_hz: int) -> object:
         if len(changed) < count:
             changed.append(path.name)
             os.utime(path, ns=(1, 1))
-        return real(path, sample_rate_hz)
+        return real(worker, path, sample_rate_hz)
 
-    monkeypatch.setattr(hearing, "open_clip", touching)
+    monkeypatch.setattr(Worker, "open", touching)
     report = bench.index()
     assert report.indexed == 3 - count
     assert sorted(Path(path).name for path, _ in report.failed) == sorted(changed)
@@ -48,15 +48,15 @@ def test_a_copy_is_heard_where_the_first_ones_change_meanwhile(
 def test_a_copy_is_heard_where_the_first_vanishes(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     twins(bench, "a.wav", "b.wav")
     vanished: list[Path] = []
-    real = hearing.open_clip
+    real = Worker.open
 
-    def vanishing(path: Path, sample_rate_hz: int) -> object:
+    def vanishing(worker: Worker, path: Path, sample_rate_hz: int) -> object:
         if not vanished:
             path.unlink()
             vanished.append(path)
-        return real(path, sample_rate_hz)
+        return real(worker, path, sample_rate_hz)
 
-    monkeypatch.setattr(hearing, "open_clip", vanishing)
+    monkeypatch.setattr(Worker, "open", vanishing)
     report = bench.index()
     assert (report.indexed, [Path(path) for path, _ in report.failed]) == (1, vanished)
 
@@ -67,7 +67,7 @@ def test_a_file_that_could_not_be_read_is_tried_by_every_run(bench: Bench, monke
     def refuse(*_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(hearing, "file_sha256", refuse)
+    monkeypatch.setattr("indexer.hearing.sha256_of", refuse)
     assert "Permission denied" in bench.index().failed[0][1]
     assert "Permission denied" in bench.index().failed[0][1]
     monkeypatch.undo()
@@ -78,11 +78,11 @@ def test_a_reason_about_the_content_is_the_reason_of_all_copies(bench: Bench, mo
     twins(bench, "a.wav", "b.wav")
     heard: list[Path] = []
 
-    def broken(path: Path, _: int) -> object:
+    def broken(_: Worker, path: Path, _rate_hz: int) -> object:
         heard.append(path)
         raise AudioError("noise", "a sound")
 
-    monkeypatch.setattr(hearing, "open_clip", broken)
+    monkeypatch.setattr(Worker, "open", broken)
     assert len(bench.index(jobs=1).failed) == 2
     assert len(heard) == 1
     assert bench.index().skipped_failed == 2
@@ -91,16 +91,16 @@ def test_a_reason_about_the_content_is_the_reason_of_all_copies(bench: Bench, mo
 def test_a_long_copy_that_shrinks_while_it_is_heard_leaves_no_windows(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("indexer.writer.HELD_WINDOWS", 4)
     first, _ = twins(bench, "a.wav", "b.wav")
-    real = hearing.open_clip
+    real = Worker.open
     opened: list[Path] = []
 
-    def growing(path: Path, sample_rate_hz: int) -> object:
+    def growing(worker: Worker, path: Path, sample_rate_hz: int) -> object:
         opened.append(path)
         if len(opened) == 1:
             write_sound(path, tone(30.0, rate_hz=RATE_HZ), rate_hz=RATE_HZ)
-        return real(path, sample_rate_hz)
+        return real(worker, path, sample_rate_hz)
 
-    monkeypatch.setattr(hearing, "open_clip", growing)
+    monkeypatch.setattr(Worker, "open", growing)
     report = bench.index(jobs=1)
     assert (report.indexed, len(report.failed)) == (1, 1)
     assert bench.memory.count() == bench.ledger.totals().windows == 3

@@ -12,7 +12,8 @@ import pytest
 
 from engine.memory.exact import ExactMemory
 from engine.types import Filter, Point
-from indexer import hearing, writer
+from indexer import writer
+from indexer.decoding import Worker
 from indexer.ledger import Ledger
 from indexer.pipeline import IndexOptions, index
 from indexer.report import Progress
@@ -191,8 +192,8 @@ def test_a_file_that_changes_while_it_is_heard_fails(bench: Bench, monkeypatch: 
         os.utime(path, ns=(1, 1))
         return pipeline_open_clip(*args)  # type: ignore[arg-type]
 
-    pipeline_open_clip = hearing.open_clip
-    monkeypatch.setattr(hearing, "open_clip", touching)
+    pipeline_open_clip = Worker.open
+    monkeypatch.setattr(Worker, "open", touching)
     report = bench.index()
     assert "changed" in report.failed[0][1]
     monkeypatch.undo()
