@@ -19,7 +19,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from engine.errors import BundleError, ManifestError
 from engine.types import Pad, Space
@@ -30,24 +30,34 @@ STARTER_DIR = Path(__file__).parent / "starter"
 
 @dataclass(frozen=True, slots=True)
 class AudioTower:
-    """How the audio graph wants to be fed."""
+    """How the audio graph wants to be fed.
+
+    ``batch``: windows in a call on the CPU, where a large model gains nothing by more, and an int8 one would let the
+    windows of a call share their scales; default: ``encoders.BATCH_WINDOWS``.
+    """
 
     graph: str
     sample_rate_hz: int
     window_s: float
     hop_s: float
     pad: Pad
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TextTower:
-    """How the text graph wants to be fed."""
+    """How the text graph wants to be fed.
+
+    ``suffix`` ends every text before it becomes tokens. ``batch``: texts in a call; default: all of them.
+    """
 
     graph: str
     tokenizer: str
     max_tokens: int
     languages: tuple[str, ...]
     lowercase: bool = False
+    suffix: str = ""
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +198,15 @@ def _audio_tower(reader: _Reader | None) -> AudioTower | None:
     if reader is None:
         return None
     pad = reader.get("pad", str)
-    if pad not in ("repeat", "zero"):
-        raise reader.error("pad", repr(pad), "'repeat' or 'zero'")
+    if pad not in get_args(Pad):
+        raise reader.error("pad", repr(pad), f"one of {', '.join(get_args(Pad))}")
     tower = AudioTower(
         graph=reader.get("graph", str),
         sample_rate_hz=reader.positive("sample_rate_hz", int),
         window_s=reader.positive("window_s", float),
         hop_s=reader.positive("hop_s", float),
         pad=cast("Pad", pad),
+        batch=reader.optional("batch", int),
     )
     if tower.hop_s > tower.window_s:
         raise reader.error("hop_s", str(tower.hop_s), f"at most window_s = {tower.window_s}")
@@ -223,6 +234,8 @@ def _text_tower(reader: _Reader | None) -> TextTower | None:
         max_tokens=reader.positive("max_tokens", int),
         languages=reader.texts("languages"),
         lowercase=reader.get("lowercase", bool),
+        suffix=reader.get("suffix", str) if reader.has("suffix") else "",
+        batch=reader.optional("batch", int),
     )
 
 
@@ -250,6 +263,13 @@ class _Reader:
         if not 0 < value < 2**63:
             raise self.error(key, repr(value), "a positive number")
         return value
+
+    def has(self, key: str) -> bool:
+        return self._raw.get(key) is not None
+
+    def optional(self, key: str, kind: type) -> Any:
+        """A positive number, or None where the key is absent."""
+        return self.positive(key, kind) if self.has(key) else None
 
     def finite(self, key: str) -> float:
         value: float = self.get(key, float)

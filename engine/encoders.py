@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from engine.bundle import Bundle, Calibration
-from engine.errors import BundleError, QueryError, SelfTestError
+from engine.errors import BundleError, DeviceError, QueryError, SelfTestError
 from engine.session import Session
 from engine.types import Device, FloatArray, Space, Window
 from engine.windows import cut
@@ -81,11 +81,15 @@ class OnnxEncoders:
 
     def __init__(self, bundle: Bundle, device: Device = "auto", threads: int | None = None) -> None:
         self.bundle = bundle
-        self.space = bundle.manifest.space
         self.calibration: Mapping[str, Calibration] = bundle.manifest.calibration
         self.notes: list[str] = []
         self._device: Device = device
         self._threads = threads
+
+    @property
+    def space(self) -> Space:
+        """The space that both towers end in. Raises ``BundleError`` for a bundle that has words only."""
+        return self.bundle.manifest.space
 
     @cached_property
     def audio(self) -> OnnxAudioEncoder:
@@ -125,9 +129,10 @@ class OnnxEncoders:
                 found, vectors = golden[inputs], golden[outputs]
         except (ValueError, OSError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
             raise BundleError(f"{path} ({error})", "golden inputs and outputs", _PULL) from error
-        if not len(found) or vectors.shape != (len(found), self.space.dim):
+        dim = self.bundle.manifest.dim
+        if not len(found) or vectors.shape != (len(found), dim):
             shape = f"{outputs} {list(vectors.shape)} for {len(found)} {inputs} in {path}"
-            raise BundleError(shape, f"[n, {self.space.dim}], n >= 1", _PULL)
+            raise BundleError(shape, f"[n, {dim}], n >= 1", _PULL)
         return found, vectors
 
     def _note(self, session: Session) -> None:
@@ -140,18 +145,20 @@ class OnnxAudioEncoder:
 
     def __init__(self, bundle: Bundle, device: Device = "auto", threads: int | None = None) -> None:
         self._space = bundle.manifest.space
-        assert bundle.manifest.audio is not None  # .space has raised if it is
-        self.session = Session(bundle.path(bundle.manifest.audio.graph), device, threads)
+        tower = bundle.manifest.audio
+        assert tower is not None  # .space has raised if it is
+        self.session = _session(bundle, tower.graph, device, threads)
+        self._batch = tower.batch if tower.batch and self.session.device == "cpu" else BATCH_WINDOWS
 
     def encode_audio(self, windows: FloatArray) -> FloatArray:
         """``[n, window_samples]`` -> unit ``[n, dim]``. Raises ``ValueError`` on other shapes, NaN, infinity."""
         windows = checked_windows(windows, self._space)
         out = np.empty((len(windows), self._space.dim), np.float32)
-        for start in range(0, len(windows), BATCH_WINDOWS):
-            batch = windows[start : start + BATCH_WINDOWS]
-            full = np.zeros((BATCH_WINDOWS, windows.shape[1]), np.float32)
+        for start in range(0, len(windows), self._batch):
+            batch = windows[start : start + self._batch]
+            full = np.zeros((self._batch, windows.shape[1]), np.float32)
             full[: len(batch)] = batch
-            found = checked_output(self.session.run({"samples": full}), (BATCH_WINDOWS, self._space.dim))
+            found = checked_output(self.session.run({"samples": full}), (self._batch, self._space.dim))
             out[start : start + len(batch)] = found[: len(batch)]
         return normalise(out)
 
@@ -176,9 +183,9 @@ class OnnxTextEncoder:
         padding = self._tokenizer.padding or {}
         self._tokenizer.enable_padding(**{key: padding[key] for key in _PADDING if key in padding})
         self._unknown = {self._tokenizer.token_to_id(name) for name in _UNKNOWN}
-        self._lowercase = tower.lowercase
+        self._lowercase, self._suffix, self._batch = tower.lowercase, tower.suffix, tower.batch
         self._dim = bundle.manifest.dim
-        self.session = Session(bundle.path(tower.graph), device, threads)
+        self.session = _session(bundle, tower.graph, device, threads)
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
         """n texts -> L2-normalised ``[n, dim]``. Raises ``QueryError`` if one is empty or holds no known word."""
@@ -189,20 +196,40 @@ class OnnxTextEncoder:
         if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
             raise QueryError("words that are not UTF-8", "words that describe a sound", "check the terminal's encoding")
         try:
-            encodings = self._tokenizer.encode_batch([text.lower() if self._lowercase else text for text in texts])
+            encodings = self._tokenizer.encode_batch(
+                [(text.lower() if self._lowercase else text) + self._suffix for text in texts]
+            )
         except Exception as error:  # tokenizers raises bare Exception
             raise QueryError(f"a text that can't be read ({error})", "words that describe a sound") from error
         ids = np.array([e.ids for e in encodings], np.int64)
         mask = np.array([e.attention_mask for e in encodings], np.int64)
         _refuse_unknown(texts, np.array([self._known(e) for e in encodings]))
-        found = checked_output(self.session.run({"input_ids": ids, "attention_mask": mask}), (len(texts), self._dim))
+        step = self._batch or len(texts)
+        found = np.concatenate([self._run(ids[i : i + step], mask[i : i + step]) for i in range(0, len(texts), step)])
         _refuse_unknown(texts, found)
         return normalise(found)
+
+    def _run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[Any]:
+        """``[n, tokens]`` each -> ``[n, dim]``, without the padding that none of these texts needs."""
+        needed = mask.any(axis=0)
+        feeds = {"input_ids": ids[:, needed], "attention_mask": mask[:, needed]}
+        return checked_output(self.session.run(feeds), (len(ids), self._dim))
 
     def _known(self, encoding: Encoding) -> list[bool]:
         """Which pieces of a text the model knows: neither padding nor unknown, nor put there by the tokenizer."""
         pieces = zip(encoding.ids, encoding.attention_mask, encoding.special_tokens_mask, strict=True)
         return [bool(mask) and not special and piece not in self._unknown for piece, mask, special in pieces]
+
+
+def _session(bundle: Bundle, graph: str, device: Device, threads: int | None) -> Session:
+    """A graph of the bundle on a device that it is made for. Raises ``DeviceError``, ``BundleError``."""
+    if bundle.manifest.precision != "int8" or device == "cpu":
+        return Session(bundle.path(graph), device, threads)
+    if device == "cuda":
+        raise DeviceError("an int8 bundle", "fp16 or fp32 for cuda", "export it again, or use --device cpu")
+    session = Session(bundle.path(graph), "cpu", threads)
+    session.note = "running on the CPU: int8 bundles are made for it"
+    return session
 
 
 def checked_windows(windows: FloatArray, space: Space) -> FloatArray:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float32]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
-Pad: TypeAlias = Literal["repeat", "zero"]
+Pad: TypeAlias = Literal["repeat", "repeatpad", "zero"]
 Payload: TypeAlias = Mapping[str, Any]
 Op: TypeAlias = Literal["<", "<=", ">", ">=", "=", "!=", "~", "in", "not in"]
 

@@ -43,7 +43,13 @@ def cut(blocks: Iterable[FloatArray], space: Space) -> Iterator[Window]:
 
 
 def pad_to(samples: FloatArray, size: int, pad: Pad) -> FloatArray:
-    """``[n]`` samples, n >= 1, made ``[size]`` by repeating them or by zeros at the end."""
+    """``[n]`` samples, 1 <= n <= size, made ``[size]``.
+
+    ``repeat`` repeats them and cuts the last; ``repeatpad`` repeats them whole and fills up with zeros, as LAION's
+    CLAP was trained; ``zero`` fills up with zeros.
+    """
     if pad == "repeat":
         return np.resize(samples, size)
+    if pad == "repeatpad":
+        samples = np.tile(samples, size // len(samples))
     return np.pad(samples, (0, size - len(samples)))

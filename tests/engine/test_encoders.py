@@ -25,7 +25,7 @@ from engine.encoders import (
     encode_windows,
     normalise,
 )
-from engine.errors import AudioError, BundleError, QueryError, SelfTestError
+from engine.errors import AudioError, BundleError, DeviceError, QueryError, SelfTestError
 from engine.types import FloatArray, Window
 from engine.windows import cut
 
@@ -503,8 +503,50 @@ def test_a_bundle_without_words_says_what_to_do(mini: Mini) -> None:
 
 def test_a_bundle_without_sound_says_so(mini: Mini) -> None:
     mini.change("audio")
-    with pytest.raises(BundleError, match="without an audio tower"):
-        mini.open()
+    opened = mini.open()
+    assert opened.text.encode_text(["dog"]).shape == (1, DIM)
+    for part in ("space", "audio", "device"):
+        with pytest.raises(BundleError, match="without an audio tower"):
+            getattr(opened, part)
+
+
+def test_windows_go_to_the_graph_as_many_at_once_as_the_bundle_says(mini: Mini) -> None:
+    mini.change("audio", batch=2)
+    encoder = mini.open().audio
+    sizes: list[int] = []
+    run = encoder.session.run
+    encoder.session.run = lambda feeds: sizes.append(len(feeds["samples"])) or run(feeds)  # type: ignore[method-assign, func-returns-value]
+    samples = windows(5)
+    np.testing.assert_allclose(encoder.encode_audio(samples), normalise(mini.weights.audio(samples)), atol=1e-6)
+    assert sizes == [2, 2, 2]
+
+
+def test_texts_go_to_the_graph_one_by_one_and_unpadded_where_the_bundle_says_so(mini: Mini) -> None:
+    mini.change("text", batch=1)
+    encoder = mini.open().text
+    shapes: list[tuple[int, ...]] = []
+    run = encoder.session.run
+    encoder.session.run = lambda feeds: shapes.append(feeds["input_ids"].shape) or run(feeds)  # type: ignore[method-assign, func-returns-value]
+    texts = ["rain", "dog wind siren"]
+    np.testing.assert_allclose(encoder.encode_text(texts), normalise(mini.weights.text(texts)), atol=1e-6)
+    assert shapes == [(1, 2), (1, 4)]
+
+
+def test_a_suffix_ends_every_text(mini: Mini) -> None:
+    mini.change("text", suffix=" siren")
+    mini.set_golden(text_vectors=normalise(mini.weights.text([f"{text} siren" for text in GOLDEN_TEXTS])))
+    found = mini.open().text.encode_text(["rain"])
+    np.testing.assert_allclose(found, normalise(mini.weights.text(["rain siren"])), atol=1e-6)
+
+
+def test_an_int8_bundle_stays_on_the_cpu_and_says_so(mini: Mini) -> None:
+    path = mini.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"precision": "int8"}), encoding="utf-8")
+    opened = OnnxEncoders(open_bundle(mini.folder), "auto", threads=1)
+    assert opened.device == "cpu"
+    assert "int8" in opened.notes[0]
+    with pytest.raises(DeviceError, match="int8"):
+        _ = OnnxEncoders(open_bundle(mini.folder), "cuda").audio
 
 
 def test_opening_a_bundle_loads_no_tower(mini: Mini) -> None:

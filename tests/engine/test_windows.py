@@ -32,8 +32,9 @@ def slow_starts(length: int, window: int, hop: int) -> list[int]:
 def slow_samples(clip: FloatArray, start: int, window: int, pad: Pad) -> list[float]:
     samples = [float(x) for x in clip[start : start + window]]
     have = len(samples)
+    repeated = {"repeat": window, "repeatpad": window // have * have, "zero": 0}[pad]
     while len(samples) < window:
-        samples.append(samples[len(samples) % have] if pad == "repeat" else 0.0)
+        samples.append(samples[len(samples) % have] if len(samples) < repeated else 0.0)
     return samples
 
 
@@ -45,7 +46,7 @@ def pieces(clip: FloatArray, splits: list[int]) -> list[FloatArray]:
     length=st.integers(1, 120),
     window=st.integers(1, 40),
     hop=st.integers(1, 40),
-    pad=st.sampled_from(["repeat", "zero"]),
+    pad=st.sampled_from(["repeat", "repeatpad", "zero"]),
     splits=st.lists(st.integers(0, 200), max_size=12),
 )
 def test_cuts_are_those_of_the_whole_clip(length: int, window: int, hop: int, pad: Pad, splits: list[int]) -> None:
@@ -83,7 +84,14 @@ def test_no_samples_is_an_error(blocks: list[FloatArray]) -> None:
         list(cut(blocks, space(20, 10)))
 
 
-@pytest.mark.parametrize(("pad", "wanted"), [("repeat", [1, 2, 3, 1, 2, 3, 1, 2]), ("zero", [1, 2, 3, 0, 0, 0, 0, 0])])
+@pytest.mark.parametrize(
+    ("pad", "wanted"),
+    [
+        ("repeat", [1, 2, 3, 1, 2, 3, 1, 2]),
+        ("repeatpad", [1, 2, 3, 1, 2, 3, 0, 0]),
+        ("zero", [1, 2, 3, 0, 0, 0, 0, 0]),
+    ],
+)
 def test_padding(pad: Pad, wanted: list[float]) -> None:
     assert pad_to(np.array([1, 2, 3], np.float32), 8, pad).tolist() == wanted
 
