@@ -239,7 +239,8 @@ def _av_frames(container: Any, stream: Any, rate_hz: int, channels: int) -> Iter
         if frame is None:
             return
         if found != kind:
-            to_float, kind = av.AudioResampler(format="fltp", layout=frame.layout, rate=rate_hz), found
+            # Packed: of planar frames PyAV reads past the eighth channel, and past the end of some with eight.
+            to_float, kind = av.AudioResampler(format="flt", layout=frame.layout, rate=rate_hz), found
         frame.pts = None  # gaps in time stamps are no reason to drop sound
         yield from _floats(to_float, frame, channels)
 
@@ -247,7 +248,7 @@ def _av_frames(container: Any, stream: Any, rate_hz: int, channels: int) -> Iter
 def _floats(to_float: Any, frame: Any, channels: int) -> Iterator[FloatArray]:
     """What the resampler makes of a frame, ``[frames, channels]`` float32; ``None`` asks for what it still holds."""
     for part in to_float.resample(frame):
-        block = np.ascontiguousarray(part.to_ndarray().T, dtype=np.float32)
+        block = np.asarray(part.to_ndarray(), np.float32).reshape(part.samples, -1)
         if block.shape[1] != channels:  # one channel goes to all; of many, each gets the mean
             block = np.repeat(block.mean(axis=1, keepdims=True, dtype=np.float32), channels, axis=1)
         yield block

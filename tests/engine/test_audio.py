@@ -197,14 +197,14 @@ def test_the_rate_may_change_in_the_middle(tmp_path: Path) -> None:
     assert likeness(found[-50_000:], sweep(1.0, 48_000)[:, 0])[0] > 0.95
 
 
-@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("channels", [1, 2, 6, 8, 24, 64])
 def test_ffmpeg_gives_what_libsndfile_gives(tmp_path: Path, channels: int) -> None:
-    samples = np.random.default_rng(0).uniform(-1, 1, (int(21.3 * 8000), channels)).astype(np.float32)
-    path = write(tmp_path / "x.wav", samples, 8000)
+    samples = np.random.default_rng(0).uniform(-1, 1, (int(21.3 * 1000), channels)).astype(np.float32)
+    path = write(tmp_path / "x.wav", samples, 1000)
     one, other = audio._open_soundfile(path), audio._open_av(path)
     assert one is not None
     pairs = list(zip(one.blocks(), other.blocks(), strict=True))
-    assert [len(a) for a, _ in pairs] == [80_000, 80_000, 10_400]
+    assert [len(a) for a, _ in pairs] == [10_000, 10_000, 1300]
     for a, b in pairs:
         np.testing.assert_array_equal(a, b)
 
