@@ -245,6 +245,19 @@ class Ledger:
             )
         return lost
 
+    def adopt(self, other: Ledger, *but: str) -> None:
+        """Take over what another ledger says of files, whole contents and settings, except the settings ``but``.
+
+        All in one transaction. Files that only this one knew are forgotten; contents that have no file then are orphans.
+        """
+        with other._lock, self.transaction():
+            self._db.execute("DELETE FROM files")
+            for table, which in (("settings", "true"), ("contents", "state = 'indexed'"), ("files", "true")):
+                rows = other._db.execute(f"SELECT * FROM {table} WHERE {which}")
+                wanted = (row for row in rows if table != "settings" or row[0] not in but)
+                marks = ", ".join("?" for _ in rows.description)
+                self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", wanted)
+
     def files(self, failed: bool | None = None) -> Iterator[FileRow]:
         """Rows of all files, of the failed ones, or of the others; a page at a time, by path."""
         condition = {None: "1", True: "reason IS NOT NULL", False: "reason IS NULL"}[failed]

@@ -161,3 +161,24 @@ def test_what_the_memory_lost_is_to_be_heard_again(ledger: Ledger, monkeypatch: 
     assert ledger.totals().windows == 3
     assert sorted(ledger.orphans(10)) == ["foreign", "lost", "short"]
     assert ledger.disown_lost(["whole"] * 3) == 0
+
+
+def test_a_ledger_takes_over_what_another_says(ledger: Ledger, tmp_path: Path):
+    other = Ledger(tmp_path / "other.sqlite")
+    other.set_setting("bundle", "theirs")
+    other.set_setting("secret", 1)
+    other.complete("a", 3, 1.5)
+    other.announce("half")
+    other.assign(Path("/1.wav"), 10, 20, "a")
+    other.fail(Path(os.fsdecode(b"/\xff.wav")), 30, 40, "broken", transient=True)
+    ledger.announce("a")
+    ledger.complete("gone", 1, 1.0)
+    ledger.assign(Path("/gone.wav"), 1, 1, "gone")
+    for _ in range(2):
+        ledger.adopt(other, "secret")
+        assert list(ledger.files()) == list(other.files())
+        assert ledger.is_indexed("a")
+        assert not ledger.is_indexed("half")
+        assert (ledger.setting("bundle"), ledger.setting("secret")) == ("theirs", None)
+        assert ledger.orphans(10) == ["gone"]
+    other.close()
