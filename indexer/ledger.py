@@ -248,7 +248,7 @@ class Ledger:
     def adopt(self, other: Ledger, *but: str) -> None:
         """Take over what another ledger says of files, whole contents and settings, except the settings ``but``.
 
-        All in one transaction. Files that only this one knew are forgotten; contents that have no file then are orphans.
+        All in one transaction. Files that only this one knew are forgotten; contents without a file are orphans then.
         """
         with other._lock, self.transaction():
             self._db.execute("DELETE FROM files")
