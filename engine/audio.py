@@ -5,9 +5,8 @@ soundfile (libsndfile) decodes what it can, PyAV (FFmpeg) the rest: m4a, aac, wm
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from engine import whole
 from engine.errors import AudioError
 from engine.types import Clip, FloatArray
 
@@ -27,10 +27,6 @@ MAX_BLOCK_VALUES = 4_000_000
 ANTI_PHASE_DB = 20.0
 #: A mean square of 1e12 full scales is no sound but noise read as numbers, and would overflow further on.
 MAX_MEAN_SQUARE = 1e24
-#: A header may promise this much (bytes, or frames in RF64) too much; some writers count their own header in.
-SLACK = 4096
-#: From here on a data size is a recorder's or a pipe's way to say that it did not know.
-UNKNOWN_BYTES = 0x7FFF0000
 #: Sound is sampled between these, from infrasound to one-bit recorders; other rates are a broken header's, and
 #: resampling from them takes minutes for a byte.
 MIN_RATE_HZ, MAX_RATE_HZ = 100, 25_000_000
@@ -48,11 +44,6 @@ _SUFFIXES = {
     "mpegts": {"ts", "mts", "m2ts"},
 }
 
-_PROMISES = (
-    re.compile(r"^\s*(?:data|SSND)\s*: (?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE),
-    re.compile(r"Calculated frame count (?P<there>\d+) does not match value from 'ds64' chunk of (?P<promised>\d+)"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class _Source:
@@ -62,6 +53,7 @@ class _Source:
     sample_rate_hz: int
     channels: int
     format: str
+    remarks: list[str] = field(default_factory=list)
 
 
 def open_clip(path: Path, sample_rate_hz: int) -> Clip:
@@ -81,7 +73,7 @@ def open_clip(path: Path, sample_rate_hz: int) -> Clip:
         )
     mono = _mono(_bounded(source, path), path)
     blocks = resample(mono, source.sample_rate_hz, sample_rate_hz)
-    return Clip(blocks, sample_rate_hz, source.sample_rate_hz, source.channels, source.format)
+    return Clip(blocks, sample_rate_hz, source.sample_rate_hz, source.channels, source.format, source.remarks)
 
 
 def read_samples(path: Path, sample_rate_hz: int) -> FloatArray:
@@ -138,7 +130,11 @@ def _open_soundfile(path: Path) -> _Source | None:
         file = _Forward(path)
     except _NOT_FOR_SOUNDFILE:
         return None
-    _check_whole(file, path)
+    try:
+        whole.check_whole(file, path)
+    except AudioError:
+        file.close()
+        raise
     frames = block_frames(file.samplerate, file.channels)
 
     def blocks() -> Iterator[FloatArray]:
@@ -152,7 +148,8 @@ def _open_soundfile(path: Path) -> _Source | None:
                     return
                 yield block
 
-    return _Source(blocks, file.samplerate, file.channels, format_name(file.format, path))
+    remarks = [whole.remark(path)] if whole.is_unfinished(file, path) or whole.lacks_bytes(path) else []
+    return _Source(blocks, file.samplerate, file.channels, format_name(file.format, path), remarks)
 
 
 def format_name(container: str, path: Path) -> str:
@@ -179,17 +176,6 @@ def _check_readable(path: Path) -> None:
         ) from error
 
 
-def _check_whole(file: soundfile.SoundFile, path: Path) -> None:
-    """Raise ``AudioError`` for a wav, rf64 or aiff that ends before its header says so."""
-    for promise in _PROMISES:
-        if match := promise.search(file.extra_info):
-            promised, there = int(match["promised"]), int(match["there"])
-            if there + SLACK < promised < UNKNOWN_BYTES:
-                file.close()
-                percent = 100 * there // promised
-                raise AudioError(f"the first {percent} % of {path.name}", "a whole file", "copy it again")
-
-
 def block_frames(sample_rate_hz: int, channels: int) -> int:
     """Frames in one block of the grid: 10 s, less where many channels at a high rate would take too much memory."""
     return max(1, min(round(BLOCK_S * sample_rate_hz), MAX_BLOCK_VALUES // max(1, channels)))
@@ -213,18 +199,29 @@ def _open_av(path: Path) -> _Source:
         what = "no sound track" if stream is None else "a sound track of an unknown kind"
         raise AudioError(f"{what} in {path.name}", "a sound, or a video with sound", "leave it out, or convert it")
     rate, channels = int(stream.rate), int(stream.channels)
+    remarks: list[str] = []
 
     def blocks() -> Iterator[FloatArray]:
         with container:
+            seen = _Seen()
             try:
-                yield from _regrid(_av_frames(container, stream, rate, channels), block_frames(rate, channels))
+                yield from _regrid(_av_frames(container, stream, rate, channels, seen), block_frames(rate, channels))
             except av.error.FFmpegError as error:
                 raise _broken(path, error) from error
+            if whole.lacks_bytes(path) or whole.ends_early(seen.end_s, whole.promised_s(container, stream)):
+                remarks.append(whole.remark(path))
 
-    return _Source(blocks, rate, channels, format_name(container.format.name, path))
+    return _Source(blocks, rate, channels, format_name(container.format.name, path), remarks)
 
 
-def _av_frames(container: Any, stream: Any, rate_hz: int, channels: int) -> Iterator[FloatArray]:
+@dataclass(slots=True)
+class _Seen:
+    """Where the last frame of a stream ended, by its time stamp."""
+
+    end_s: float = 0.0
+
+
+def _av_frames(container: Any, stream: Any, rate_hz: int, channels: int, seen: _Seen) -> Iterator[FloatArray]:
     """Decoded frames ``[frames, channels]`` float32, at the stream's own rate, whatever each frame comes in.
 
     A recorder that restarts, or files joined end to end, change channels or rate on the way.
@@ -233,6 +230,8 @@ def _av_frames(container: Any, stream: Any, rate_hz: int, channels: int) -> Iter
 
     to_float, kind = None, None
     for frame in chain(container.decode(stream), [None]):
+        if frame and frame.time is not None and frame.sample_rate:
+            seen.end_s = max(seen.end_s, frame.time + frame.samples / frame.sample_rate)
         found = (frame.format.name, frame.layout.name, frame.sample_rate) if frame else None
         if found != kind and to_float is not None:
             yield from _floats(to_float, None, channels)

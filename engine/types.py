@@ -48,7 +48,8 @@ class Space:
 class Clip:
     """A decoded file: mono blocks on demand, never the whole file at once.
 
-    ``blocks`` yields float32 arrays ``[n]`` at ``sample_rate_hz``; it can be consumed once.
+    ``blocks`` yields float32 arrays ``[n]`` at ``sample_rate_hz``; it can be consumed once. Then ``remarks`` says what
+    is wrong with a file that could be heard all the same, such as that it ends before its header says so.
     """
 
     blocks: Iterator[FloatArray]
@@ -56,6 +57,7 @@ class Clip:
     source_rate_hz: int
     channels: int
     format: str
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,20 +86,24 @@ class Worker:
             self._connection.send_bytes(struct.pack("<I", sample_rate_hz) + os.fsencode(path))
         except OSError as error:
             raise self._lost(path) from error
-        opened = json.loads(self._expect(path, _CLIP))
-        return Clip(self._blocks(path), **opened["clip"]), Tags(**opened["tags"])
+        opened = json.loads(self._expect(path, _CLIP)[1])
+        remarks: list[str] = []
+        return Clip(self._blocks(path, remarks), **opened["clip"], remarks=remarks), Tags(**opened["tags"])
 
-    def _blocks(self, path: Path) -> Iterator[FloatArray]:
+    def _blocks(self, path: Path, remarks: list[str]) -> Iterator[FloatArray]:
         """The rest of the answer. Left before its end, it ends the worker, which would go on sending."""
         try:
-            while body := self._expect(path, _BLOCK):
+            kind, body = self._expect(path, _BLOCK, _END)
+            while kind == _BLOCK:
                 yield np.frombuffer(body, np.float32)
+                kind, body = self._expect(path, _BLOCK, _END)
+            remarks += json.loads(body)
         except GeneratorExit:
             self.close()
             raise
 
-    def _expect(self, path: Path, wanted: bytes) -> bytes:
-        """The body of the next message of this kind; of the end, nothing. Raises as ``open`` does."""
+    def _expect(self, path: Path, *kinds: bytes) -> tuple[bytes, bytes]:
+        """The next message, of one of these kinds, and its body. Raises as ``open`` does."""
         try:
             message = self._receive()
         except EOFError:
@@ -108,8 +112,8 @@ class Worker:
         if kind == _ERROR:
             said = json.loads(body)
             raise AudioError(*said["parts"]) from (OSError(said["parts"][0]) if said["transient"] else None)
-        assert kind in (wanted, _END), f"a worker that says {kind!r}"
-        return body
+        assert kind in kinds, f"a worker that says {kind!r}"
+        return kind, body
 
     def _receive(self) -> bytes:
         try:
@@ -232,7 +236,7 @@ def _messages(path: Path, sample_rate_hz: int) -> Iterator[bytes]:
                 break
             if len(block):
                 yield _BLOCK + np.ascontiguousarray(block, np.float32).tobytes()
-        yield _END
+        yield _END + json.dumps(clip.remarks).encode()
     except Exception as error:  # noqa: BLE001 - whatever a decoder throws is about the file, and is said
         yield _ERROR + json.dumps(_described(error, path)).encode()
 

@@ -1,0 +1,125 @@
+"""Whether a sound file is all there: what its header promises against what is on disk.
+
+A wav, aiff, w64 or au that was cut short was cut in copying, and is refused. Of a lossy stream or a video the first
+part is often all there is; it is heard, with a remark.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import soundfile
+
+from engine.errors import AudioError
+
+#: A header may promise this much (bytes, or frames in RF64) too much; some writers count their own header in.
+SLACK = 4096
+#: From here on a data size is a recorder's or a pipe's way to say that it did not know.
+UNKNOWN_BYTES = 0x7FFF0000
+#: A track may end this much (share of its length, and seconds) before its container says: encoders round and pad.
+LATE, LATE_S = 0.02, 1.0
+
+_PROMISES = (
+    re.compile(r"^\s*(?:data|SSND|riff|Data Size)\s*: (?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE),
+    re.compile(r"Calculated frame count (?P<there>\d+) does not match value from 'ds64' chunk of (?P<promised>\d+)"),
+)
+#: libsndfile's words for an ogg or opus without its last page, and for a voc.
+_UNFINISHED = re.compile("Last page lacks an end-of-stream bit|Seems to be a truncated file")
+#: Containers, by FFmpeg's names, that say how long their tracks are; the length of others is FFmpeg's guess.
+_TELL_LENGTH = {"mov", "matroska", "wv", "tta"}
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_HEAD = 1 << 16
+_MAX_CHUNKS = 1000
+
+
+def remark(path: Path) -> str:
+    """What is said of a file of which only the first part could be heard."""
+    return str(
+        AudioError(f"only the first part of {path.name}", "a whole file", "copy it again, if there is a whole one")
+    )
+
+
+def check_whole(file: soundfile.SoundFile, path: Path) -> None:
+    """Raise ``AudioError`` for a wav, rf64, w64, aiff or au that ends before its header says so."""
+    for promise in _PROMISES:
+        if match := promise.search(file.extra_info):
+            promised, there = int(match["promised"]), int(match["there"])
+            if there + SLACK < promised < UNKNOWN_BYTES:
+                raise AudioError(
+                    f"the first {100 * there // promised} % of {path.name}", "a whole file", "copy it again"
+                )
+
+
+def is_unfinished(file: soundfile.SoundFile, path: Path) -> bool:
+    """Whether an ogg lacks its last page, or an mp3 bytes that its first frame (Xing or Info) counts."""
+    if file.format in ("MP3", "MPEG"):
+        with path.open("rb") as stream:
+            return _mp3_bytes(stream) > stream.seek(0, os.SEEK_END) + SLACK
+    return _UNFINISHED.search(file.extra_info) is not None
+
+
+def lacks_bytes(path: Path) -> bool:
+    """Whether an avi, asf (wma, wmv) or caf is shorter than its header says."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
+        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+            size = int(struct.unpack_from("<I", head, 4)[0])
+            promised = 8 + size if size < UNKNOWN_BYTES else 0
+        elif head[:4] == b"caff":
+            promised = _caf_bytes(stream)
+        else:
+            at = head.find(_ASF_FILE_PROPERTIES) + 40
+            promised = int(struct.unpack_from("<Q", head, at)[0]) if 40 <= at <= len(head) - 8 else 0
+        there = stream.seek(0, os.SEEK_END)
+    return there + SLACK < promised
+
+
+def promised_s(container: Any, stream: Any) -> float:
+    """Where the sound track of an FFmpeg container should end, in seconds; 0 where the container doesn't say."""
+    if container.format.name.split(",")[0] not in _TELL_LENGTH:
+        return 0.0
+    if stream.duration is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    alone = len(container.streams) == 1  # or else it is the length of the longest track
+    return container.duration / 1e6 if alone and container.duration else 0.0
+
+
+def ends_early(end_s: float, promised: float) -> bool:
+    """Whether the last frame ended well before the promised end, in seconds."""
+    return end_s < (1 - LATE) * promised - LATE_S
+
+
+def _mp3_bytes(stream: BinaryIO) -> int:
+    """Where the sound of an mp3 ends by its Xing or Info header; 0 without one that says."""
+    head = stream.read(10)
+    start = 0
+    if head[:3] == b"ID3":  # ID3v2.4, section 3.1: a size in four bytes of seven bits
+        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
+    stream.seek(start)
+    frame = stream.read(256)
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if at < 0:
+        return 0
+    flags, *sizes = struct.unpack_from(">III", frame.ljust(300, b"\0"), at + 4)
+    return start + int(sizes[flags & 1]) if flags & 2 else 0  # the count of frames comes first, if it is there
+
+
+def _caf_bytes(stream: BinaryIO) -> int:
+    """Where the data chunk of a caf ends (Core Audio Format 1.0, "Data Chunk"); 0 where its size is unknown."""
+    at = 8
+    for _ in range(_MAX_CHUNKS):
+        stream.seek(at)
+        raw = stream.read(12)
+        if len(raw) < 12:
+            break
+        name, size = struct.unpack(">4sq", raw)
+        if size < 0:
+            break
+        at += 12 + size
+        if name == b"data":
+            return int(at)
+    return 0
