@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -16,29 +20,33 @@ import qdrant_edge as qdrant
 from engine.errors import MemoryStoreError, SpaceMismatchError
 from engine.memory.checks import check_filter, check_k, check_payload, check_points, check_vector
 from engine.memory.edge_filter import edge_filter
+from engine.memory.edge_rebuild import built_copy
 from engine.memory.edge_shard import (
     ROOM_TO_OPEN,
     ROOM_TO_WRITE,
     allocated,
     alone,
     check_room,
+    has_room,
     open_shard,
     refusals,
     search_params,
     sync_folder,
 )
 from engine.memory.folding import with_folded, without_folded
-from engine.memory.graph import best_hits
+from engine.memory.graph import INDEX_FROM_POINTS, best_hits
+from engine.memory.turns import Turns
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
 _PAGE = 256
 _BATCH = 1024
+_NUMBERED = re.compile(r"(.+)\.(\d+)\.shard")
 
 
 class EdgeMemory:
-    """A ``Memory`` in ``folder``: the shard in a folder named after its space, and ``current``, which names the space.
+    """A ``Memory`` in ``folder``: a shard in a folder of its own, and ``current``, which names the space and the shard.
 
-    One process at a time may hold it, even to read.
+    One process at a time may hold it, even to read; ``engine.memory.host`` lets others ask it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +54,11 @@ class EdgeMemory:
         self.folder = folder
         self._shard: qdrant.EdgeShard | None = None
         self._space: tuple[str, int] | None = None
+        self._name = ""
         self._closed = False
+        self._changed = False
+        self._writing = threading.RLock()
+        self._turns = Turns()  # reading: using the shard; alone: changing or closing it
 
     def ensure_space(self, space_id: str, dim: int) -> None:
         """See ``Memory.ensure_space``."""
@@ -55,19 +67,23 @@ class EdgeMemory:
         if self._shard is not None:
             self._refuse_other(space_id, dim)
             return
-        with refusals(self.folder, f"opening the space {space_id}"):
+        with self._writing, refusals(self.folder, f"opening the space {space_id}"):
             self.folder.mkdir(parents=True, exist_ok=True)
             with alone(self.folder):
                 self._refuse_other(space_id, dim)
-                self._shard = open_shard(self.folder / f"{quote(space_id, safe='@')}.shard", dim)
+                known = self._current()
+                self._name = known[2] if known else _first_name(space_id)
+                self._shard = open_shard(self.folder / self._name, dim)
                 self._space = (space_id, dim)
-                self._write_current(space_id, dim)
+                if known:
+                    self._remove_leftovers()
+                else:
+                    self._write_current(self._name)
 
     def upsert(self, points: Sequence[Point]) -> None:
         """See ``Memory.upsert``."""
-        shard, dim = self._open_shard()
-        check_points(points, dim)
-        with refusals(self.folder, f"writing {len(points)} points"):
+        with self._to_write() as (shard, dim), refusals(self.folder, f"writing {len(points)} points"):
+            check_points(points, dim)
             for first in range(0, len(points), _BATCH):
                 check_room(self.folder, ROOM_TO_WRITE)
                 batch = [
@@ -78,22 +94,22 @@ class EdgeMemory:
 
     def delete(self, where: Filter) -> None:
         """See ``Memory.delete``."""
-        shard, _ = self._open_shard()
-        if not where:
-            raise ValueError("an empty filter would delete everything")
-        condition = _condition(where)
-        check_room(self.folder, ROOM_TO_OPEN)
-        with refusals(self.folder, f"deleting where {where}"):
-            shard.update(qdrant.UpdateOperation.delete_points_by_filter(condition or qdrant.Filter()))
+        with self._to_write() as (shard, _):
+            if not where:
+                raise ValueError("an empty filter would delete everything")
+            condition = _condition(where)
+            check_room(self.folder, ROOM_TO_OPEN)
+            with refusals(self.folder, f"deleting where {where}"):
+                shard.update(qdrant.UpdateOperation.delete_points_by_filter(condition or qdrant.Filter()))
 
     def set_payload(self, where: Filter, payload: Payload) -> None:
         """See ``Memory.set_payload``."""
-        shard, _ = self._open_shard()
-        check_payload(payload, "set_payload")
-        condition = _condition(where) or qdrant.Filter()
-        check_room(self.folder, ROOM_TO_WRITE)
-        with refusals(self.folder, f"setting {', '.join(payload)}"):
-            shard.update(qdrant.UpdateOperation.set_payload_by_filter(condition, with_folded(payload)))
+        with self._to_write() as (shard, _):
+            check_payload(payload, "set_payload")
+            condition = _condition(where) or qdrant.Filter()
+            check_room(self.folder, ROOM_TO_WRITE)
+            with refusals(self.folder, f"setting {', '.join(payload)}"):
+                shard.update(qdrant.UpdateOperation.set_payload_by_filter(condition, with_folded(payload)))
 
     def search(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[Hit]:
         """See ``Memory.search``."""
@@ -101,68 +117,86 @@ class EdgeMemory:
 
     def search_many(self, vector: FloatArray, k: int, wheres: Sequence[Filter]) -> list[list[Hit]]:
         """See ``Memory.search_many``."""
-        shard, dim = self._open_shard()
-        check_k(k)
-        check_vector(vector, dim, "the query")
-        for where in wheres:
-            check_filter(where)
-        if k == 0 or not wheres:
-            return [[] for _ in wheres]
-        query = qdrant.Query.Nearest(_numbers(vector))
-
-        def ask(limit: int, wheres: list[Filter]) -> list[list[Hit]]:
-            requests = [
-                qdrant.QueryRequest(
-                    query=query,
-                    limit=limit,
-                    filter=_condition(where),
-                    with_payload=True,
-                    params=search_params(limit, where),
-                )
-                for where in wheres
-            ]
-            answers = shard.query_batch(qdrant.QueryBatchRequest(requests))
-            return [[_hit(point) for point in found] for found in answers]
-
-        with refusals(self.folder, f"searching for the {k} nearest"):
-            return best_hits(k, wheres, ask)
+        with self._to_read() as (shard, dim):
+            check_k(k)
+            check_vector(vector, dim, "the query")
+            for where in wheres:
+                check_filter(where)
+            if k == 0 or not wheres:
+                return [[] for _ in wheres]
+            query = qdrant.Query.Nearest(_numbers(vector))
+            with refusals(self.folder, f"searching for the {k} nearest"):
+                return best_hits(k, wheres, lambda limit, rest: _ask(shard, query, limit, rest))
 
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
         """See ``Memory.scroll``."""
-        shard, _ = self._open_shard()
-        return self._pages(shard, _condition(where), with_vectors)
+        self._open_shard()
+        return self._pages(_condition(where), with_vectors)
 
     def count(self, where: Filter | None = None) -> int:
         """See ``Memory.count``."""
-        shard, _ = self._open_shard()
-        condition = _condition(where)
-        with refusals(self.folder, "counting"):
-            return shard.count(qdrant.CountRequest(exact=True, filter=condition))
+        with self._to_read() as (shard, _):
+            condition = _condition(where)
+            with refusals(self.folder, "counting"):
+                return shard.count(qdrant.CountRequest(exact=True, filter=condition))
 
     def optimise(self) -> None:
         """See ``Memory.optimise``.
 
-        Qdrant holds Python's lock while it builds, so every other thread of this process stands still:
-        measured, 25 s at 40,000 x 256 and 69 s at 100,000 on two shared cores, with one building thread or two alike.
-        No setting changes that. It writes the shard anew beside the old one, so as much again must be free on the disk.
+        Where there may be a graph to build, that is done by a process of its own on a copy: searching goes on
+        meanwhile, writing waits. Copy and index need twice the shard's size free on the disk. Where that is not there
+        but once the size is, it is built in place: every thread of this process then stands still, yet a library that
+        is slow for a minute is better than one that stays slow. Without a graph it takes no time in place.
         """
-        shard, _ = self._open_shard()
-        check_room(self.folder, ROOM_TO_WRITE + allocated(self.folder))
-        with refusals(self.folder, "building the index"):
-            shard.optimize()
+        with self._writing:
+            shard, _ = self._open_shard()
+            size = allocated(self.folder)
+            check_room(self.folder, ROOM_TO_WRITE + size)
+            with refusals(self.folder, "building the index"):
+                info = shard.info()
+                if info.points_count < INDEX_FROM_POINTS or not has_room(self.folder, ROOM_TO_WRITE + 2 * size):
+                    shard.optimize()
+                elif self._changed or info.points_count - info.indexed_vectors_count >= INDEX_FROM_POINTS:
+                    self._build_beside(shard)
+            self._changed = False
+
+    def _build_beside(self, shard: qdrant.EdgeShard) -> None:
+        """Let a copy be built, then answer from that. A kill leaves either shard current, and the other a leftover."""
+        old, unfinished = self.folder / self._name, self.folder / f"{self._name}.new"
+        shard.flush()
+        try:
+            if built_copy(old, unfinished):
+                new = unfinished.rename(_next_name(old))
+                self._exchange(shard, new)
+        finally:
+            self._remove_leftovers()
+
+    def _exchange(self, shard: qdrant.EdgeShard, new: Path) -> None:
+        """Answer from the shard in ``new`` instead."""
+        built = open_shard(new, self._open_shard()[1])
+        with alone(self.folder), self._turns.alone():
+            try:
+                self._write_current(new.name)
+            except BaseException:
+                built.close()
+                raise
+            self._name, self._shard = new.name, built
+            shard.close()
 
     def flush(self) -> None:
         """See ``Memory.flush``."""
-        shard, _ = self._open_shard()
-        with refusals(self.folder, "flushing"):
-            shard.flush()
+        with self._writing:
+            shard, _ = self._open_shard()
+            with refusals(self.folder, "flushing"):
+                shard.flush()
 
     def close(self) -> None:
         """See ``Memory.close``."""
-        shard, self._shard, self._closed = self._shard, None, True
-        if shard is not None:
-            with refusals(self.folder, "closing"):
-                shard.close()
+        with self._writing, self._turns.alone():
+            shard, self._shard, self._closed = self._shard, None, True
+            if shard is not None:
+                with refusals(self.folder, "closing"):
+                    shard.close()
 
     def __enter__(self) -> Self:
         return self
@@ -172,6 +206,20 @@ class EdgeMemory:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def _to_read(self) -> Iterator[tuple[qdrant.EdgeShard, int]]:
+        """The shard, which is not exchanged or closed inside, and the numbers of a vector."""
+        with self._turns.reading():
+            yield self._open_shard()
+
+    @contextmanager
+    def _to_write(self) -> Iterator[tuple[qdrant.EdgeShard, int]]:
+        """The shard, to which nobody else writes inside, and the numbers of a vector."""
+        with self._writing:
+            opened = self._open_shard()
+            self._changed = True
+            yield opened
+
     def _open_shard(self) -> tuple[qdrant.EdgeShard, int]:
         if self._shard is None or self._space is None:
             found = "a closed memory" if self._closed else "a memory without a space"
@@ -180,13 +228,13 @@ class EdgeMemory:
             )
         return self._shard, self._space[1]
 
-    def _pages(self, shard: qdrant.EdgeShard, condition: qdrant.Filter | None, with_vectors: bool) -> Iterator[Record]:
+    def _pages(self, condition: qdrant.Filter | None, with_vectors: bool) -> Iterator[Record]:
         offset: Any = None
         while True:
             request = qdrant.ScrollRequest(
                 offset=offset, limit=_PAGE, filter=condition, with_payload=True, with_vector=with_vectors
             )
-            with refusals(self.folder, "reading points"):
+            with self._to_read() as (shard, _), refusals(self.folder, "reading points"):
                 page, offset = shard.scroll(request)
             for point in page:
                 vector = np.array(point.vector, dtype=np.float32) if with_vectors else None
@@ -205,25 +253,61 @@ class EdgeMemory:
 
     def known_space(self) -> tuple[str, int] | None:
         """The space of what lies in the folder, and the numbers of its vectors; None where there is nothing yet."""
+        current = self._current()
+        return current and current[:2]
+
+    def _current(self) -> tuple[str, int, str] | None:
+        """The space, the numbers of its vectors, and the folder of its shard, which earshot 0.1.0 did not name."""
         path = self.folder / "current"
         with refusals(path, "reading it", f"if it stays so, remove {self.folder} and index again"):
             if not path.exists():
                 return None
             current = json.loads(path.read_text(encoding="utf-8"))
-            return str(current["space_id"]), int(current["dim"])
+            space_id, dim = str(current["space_id"]), int(current["dim"])
+            shard = str(current.get("shard", _first_name(space_id)))
+            if Path(shard).name != shard or not shard.endswith(".shard"):
+                raise ValueError(f"{shard!r} is no name of a folder here")
+            return space_id, dim, shard
 
-    def _write_current(self, space_id: str, dim: int) -> None:
-        """Name the space in one step: a reader sees the old file or the new one, also after a power cut."""
-        path = self.folder / "current"
-        if path.exists():
-            return
+    def _write_current(self, shard: str) -> None:
+        """Name space and shard in one step: a reader sees the old file or the new one, also after a power cut."""
+        space_id, dim = self._space or ("", 0)
         unfinished = self.folder / "current.new"
         with unfinished.open("w", encoding="utf-8") as file:
-            json.dump({"space_id": space_id, "dim": dim}, file)
+            json.dump({"space_id": space_id, "dim": dim, "shard": shard}, file)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
+        unfinished.replace(self.folder / "current")
         sync_folder(self.folder)
+
+    def _remove_leftovers(self) -> None:
+        """Remove the shards, finished or not, that are not the current one: of builds that were killed or replaced."""
+        for path in self.folder.glob("*.shard*"):
+            if path.name != self._name:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _first_name(space_id: str) -> str:
+    return f"{quote(space_id, safe='@')}.shard"
+
+
+def _next_name(shard: Path) -> Path:
+    """``space.shard`` -> ``space.1.shard`` -> ``space.2.shard``."""
+    match = _NUMBERED.fullmatch(shard.name)
+    stem, number = (match[1], int(match[2])) if match else (shard.name.removesuffix(".shard"), 0)
+    return shard.with_name(f"{stem}.{number + 1}.shard")
+
+
+def _ask(shard: qdrant.EdgeShard, query: qdrant.Query, limit: int, wheres: Sequence[Filter]) -> list[list[Hit]]:
+    """The ``limit`` nearest for each filter, ties in any order."""
+    requests = [
+        qdrant.QueryRequest(
+            query=query, limit=limit, filter=_condition(where), with_payload=True, params=search_params(limit, where)
+        )
+        for where in wheres
+    ]
+    answers = shard.query_batch(qdrant.QueryBatchRequest(requests))
+    return [[_hit(point) for point in found] for found in answers]
 
 
 def _condition(where: Filter | None) -> qdrant.Filter | None:

@@ -162,6 +162,11 @@ def allocated(folder: Path) -> int:
     return total
 
 
+def has_room(folder: Path, needed: int) -> bool:
+    """Whether the disk of ``folder`` has ``needed`` bytes free."""
+    return shutil.disk_usage(folder).free >= needed
+
+
 @contextmanager
 def refusals(folder: Path, asked: str, repair: str = "") -> Iterator[None]:
     """Turn what Qdrant and the system raise, panics included, into errors that name the folder and what was asked.

@@ -114,8 +114,9 @@ def test_a_kill_while_the_shard_is_made_is_repaired_by_the_next_opening(tmp_path
         memory.ensure_space(SPACE, DIM)
         memory.upsert(batch(0))
         assert memory.count() == 50
-    assert json.loads((tmp_path / "current").read_text()) == {"space_id": SPACE, "dim": DIM}
-    assert {path.name for path in tmp_path.iterdir()} == {"current", "tiny%2Fmodel@0123456789ab.shard"}
+    shard = "tiny%2Fmodel@0123456789ab.shard"
+    assert json.loads((tmp_path / "current").read_text()) == {"space_id": SPACE, "dim": DIM, "shard": shard}
+    assert {path.name for path in tmp_path.iterdir()} == {"current", shard}
 
 
 @pytest.mark.parametrize("damaged", ["segment.json", "edge_config.json", "current"])
