@@ -122,7 +122,6 @@ def index(
 
     Ctrl-C at any time loses nothing: the same command goes on where it stopped.
     """
-    from earshot.keep import WAIT_S
     from earshot.places import expanded
     from indexer.scan import scan
 
@@ -135,7 +134,7 @@ def index(
                 jobs=jobs,
                 retry_failed=retry_failed,
                 prune=prune,
-                wait_s=math.inf if show.err.is_terminal and not as_json else WAIT_S,
+                wait_s=_wait_s(as_json),
                 on_wait=show.remark,
                 on_progress=draw,
             )
@@ -150,6 +149,13 @@ def index(
         raise typer.Exit(EXIT_INTERRUPTED)
     if report.failed:
         raise typer.Exit(EXIT_FAILED_FILES)
+
+
+def _wait_s(as_json: bool) -> float:
+    """How long a command that writes waits for another: until Ctrl-C where somebody watches."""
+    from earshot.keep import WAIT_S
+
+    return math.inf if show.err.is_terminal and not as_json else WAIT_S
 
 
 @app.command(
@@ -208,7 +214,9 @@ def _save_clips(moments: list[Moment], folder: Path) -> None:
 
 @app.command(epilog="Examples:\n\n  earshot status\n\n  earshot status --failed --json")
 def status(
-    failed: Annotated[bool, typer.Option("--failed", help="List the files that could not be heard, and why.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="List the files that could not be heard, or only in part, and why.")
+    ] = False,
     library: LibraryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -216,14 +224,41 @@ def status(
     with _open(library) as opened:
         state = opened.status()
         rows = [{"path": path_text(row.path), "reason": str(row.reason)} for row in opened.failed()] if failed else []
+        damaged = [{"path": path_text(path), "remark": text} for path, text in opened.damaged()] if failed else []
     if as_json:
-        show.print_json(state.to_dict() | ({"failures": rows} if failed else {}))
+        show.print_json(state.to_dict() | ({"failures": rows, "damaged": damaged} if failed else {}))
         return
     for name, value in state.to_dict().items():
         text = show.span(value) if name == "audio_s" else str(value)
         show.say(f"{name:>9}  {text}")
     for row in rows:
         show.say(f"{text_path(row['path'])}: {row['reason']}", style="red")
+    for row in damaged:
+        show.say(f"{text_path(row['path'])}: {row['remark']}", style="yellow")
+
+
+@app.command(
+    epilog="Examples:\n\n  earshot copy ~/.local/share/earshot/library /mnt/backup/library\n\n"
+    "  earshot copy my-library http://localhost:6333\n\n  earshot copy http://localhost:6333 my-library"
+)
+def copy(
+    source: Annotated[str, typer.Argument(help="The library to copy: its folder, or its server's URL.")],
+    target: Annotated[str, typer.Argument(help="Where to: a place without a library, or an earlier copy of this one.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a library, vectors included: a backup, a move to a server, or a move back; nothing is heard again.
+
+    Then all of it is compared. After Ctrl-C, or anything worse, the same command goes on where it stopped; done again
+    later, it brings the copy up to date.
+    """
+    from earshot.copying import copy_library
+
+    with show.copy_progress(not as_json) as draw:
+        report = copy_library(source, target, wait_s=_wait_s(as_json), on_wait=show.remark, on_progress=draw)
+    if as_json:
+        show.print_json(report.to_dict())
+    else:
+        show.print_copy(report)
 
 
 @app.command(epilog="Examples:\n\n  earshot demo\n\n  earshot demo ~/Sounds")

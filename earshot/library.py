@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from earshot.copying import COPY, require_whole
 from earshot.keep import WAIT_S, keep_at
 from earshot.limits import MOST_RESULTS
 from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, load_encoders
@@ -90,6 +91,7 @@ class Library:
             self._keep.make()
         self._ledger = Ledger(self.folder / LEDGER)
         try:
+            require_whole(self._ledger, self._keep.name)
             if self._loaded is not None or self._ledger.setting("space_id") is None:
                 self._settle_space()
         except BaseException:
@@ -185,6 +187,8 @@ class Library:
         with self._keep.writing(self._encoders.space, self._tidy, wait_s, on_wait) as memory:
             if self._bundle is not None:
                 self._ledger.set_setting("bundle", bundle_key(self._bundle))
+            if self._ledger.setting(COPY):
+                self._ledger.set_setting(COPY, None)  # from here on it is a library of its own
             return index(roots, self._encoders, memory, self._ledger, options, on_progress)
 
     def search(
@@ -263,6 +267,11 @@ class Library:
         """The files that could not be heard, each with its reason."""
         self._require_open()
         return list(self._ledger.files(failed=True))
+
+    def damaged(self) -> list[tuple[Path, str]]:
+        """The files that were heard though something is wrong with them, such as a missing end; each with what it is."""
+        self._require_open()
+        return list(self._ledger.damaged())
 
     def check(self) -> dict[str, str]:
         """Use every part once: which device, bundle and memory answered. Raises what is wrong with them."""

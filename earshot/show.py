@@ -25,6 +25,7 @@ from rich.text import Text
 from indexer.paths import text_path
 
 if TYPE_CHECKING:
+    from earshot.copying import CopyProgress, CopyReport
     from engine.types import Moment
     from indexer.report import IndexReport
     from indexer.report import Progress as IndexProgress
@@ -170,14 +171,18 @@ def print_paths(moments: Sequence[Moment], end: str) -> None:
     sys.stdout.buffer.write(b"".join(lines))
 
 
+def _bar() -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
+    return Progress(*columns, console=err, transient=True)
+
+
 @contextmanager
 def index_progress(show: bool) -> Iterator[Callable[[IndexProgress], None]]:
     """One live line on stderr: files, files/s, audio hours an hour, time to go. Nothing where nobody watches."""
     if not (show and err.is_terminal):
         yield lambda _: None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with _bar() as bar:
         task = bar.add_task("looking for sounds", total=None)
         drawn_at = 0.0
 
@@ -199,6 +204,39 @@ def index_progress(show: bool) -> Iterator[Callable[[IndexProgress], None]]:
         yield draw
 
 
+@contextmanager
+def copy_progress(show: bool) -> Iterator[Callable[[CopyProgress], None]]:
+    """One live line on stderr: what is being done, and how many windows of all. Nothing where nobody watches."""
+    if not (show and err.is_terminal):
+        yield lambda _: None
+        return
+    with _bar() as bar:
+        task = bar.add_task("opening both", total=None)
+        drawn = ("", 0.0)
+
+        def draw(progress: CopyProgress) -> None:
+            nonlocal drawn
+            if progress.step == drawn[0] and time.monotonic() - drawn[1] < _DRAW_EVERY_S:
+                return
+            drawn = (progress.step, time.monotonic())
+            line = f"{progress.step} {progress.done}/{progress.windows} windows"
+            bar.update(task, description=line, completed=progress.done, total=progress.windows)
+
+        yield draw
+
+
+def print_copy(report: CopyReport) -> None:
+    """What a copy did."""
+    say(
+        f"{report.written} of {report.windows} windows written, the others were there: {report.files} files"
+        + (f" and {report.failed} failed ones" if report.failed else "")
+    )
+    say(
+        f"compared: all windows, and the answers to {report.searches} searches. Took {span(report.wall_s)}.",
+        style="dim",
+    )
+
+
 def print_report(report: IndexReport) -> None:
     """What a run of ``index`` did, failures last so that they are seen."""
     news = f"{report.indexed} indexed"
@@ -217,6 +255,7 @@ def print_report(report: IndexReport) -> None:
     if report.lost:
         found = "those under these paths were heard again, for others index their folders again"
         say(f"the memory had lost {report.lost} sounds: {found}", style="yellow")
+    print_failures("heard in part", report.damaged, "earshot status --failed")
     print_failures("failed", report.failed, "earshot status --failed")
 
 

@@ -43,6 +43,8 @@ MIGRATIONS = (
     """,
     # A reason about the path (gone, changed, no permission) may pass: such files are tried again by every run.
     "ALTER TABLE files ADD COLUMN transient INTEGER NOT NULL DEFAULT 0;",
+    # What is wrong with a content that was heard all the same.
+    "ALTER TABLE contents ADD COLUMN remark TEXT;",
 )
 _FILE = "SELECT path, size_bytes, mtime_ns, sha256, reason, transient FROM files"
 LOST = "none of its vectors in the memory, or not all; expected all that were heard; index it again"
@@ -165,11 +167,11 @@ class Ledger:
         """Before the first vector of a content is written."""
         self._write("INSERT INTO contents (sha256, state) VALUES (?, 'pending') ON CONFLICT DO NOTHING", sha256)
 
-    def complete(self, sha256: str, windows: int, duration_s: float) -> None:
-        """After the last vector of a content is on disk."""
+    def complete(self, sha256: str, windows: int, duration_s: float, remark: str | None = None) -> None:
+        """After the last vector of a content is on disk; ``remark`` says what is wrong with it all the same."""
         self._write(
-            "INSERT OR REPLACE INTO contents VALUES (?, 'indexed', ?, ?)",
-            *(sha256, windows, duration_s),
+            "INSERT OR REPLACE INTO contents VALUES (?, 'indexed', ?, ?, ?)",
+            *(sha256, windows, duration_s, remark),
         )
 
     def assign(self, path: Path, size_bytes: int, mtime_ns: int, sha256: str) -> None:
@@ -262,6 +264,11 @@ class Ledger:
         """Rows of all files, of the failed ones, or of the others; a page at a time, by path."""
         condition = {None: "1", True: "reason IS NOT NULL", False: "reason IS NULL"}[failed]
         return self._pages(b"", condition)
+
+    def damaged(self) -> Iterator[tuple[Path, str]]:
+        """The files that were heard though something is wrong with them, and what; by path."""
+        rows = self._all("SELECT path, remark FROM files JOIN contents USING (sha256) WHERE remark NOT NULL ORDER BY 1")
+        return ((Path(os.fsdecode(path)), remark) for path, remark in rows)
 
     def files_under(self, root: Path) -> Iterator[FileRow]:
         """The row of this path, if it is a file, and of all below it; a page at a time."""

@@ -12,7 +12,7 @@ class IndexReport:
     """Counts of one run; ``to_dict`` is the public JSON form.
 
     ``indexed`` counts files added or updated, ``copies`` those among them whose content was known already (moved,
-    renamed or copied files), ``skipped_failed`` the skipped ones that failed in an earlier run, ``lost`` contents that
+    renamed or copied files), ``damaged`` those heard though not whole, ``skipped_failed`` the skipped ones that failed in an earlier run, ``lost`` contents that
     the memory had lost before this run, ``windows`` and ``audio_s`` what was encoded, ``stages_s`` busy seconds summed
     over threads.
     """
@@ -24,6 +24,7 @@ class IndexReport:
     pruned: int = 0
     lost: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
+    damaged: list[tuple[str, str]] = field(default_factory=list)
     windows: int = 0
     audio_s: float = 0.0
     wall_s: float = 0.0
@@ -47,6 +48,7 @@ class IndexReport:
             "pruned": self.pruned,
             "lost": self.lost,
             "failed": [{"path": path, "reason": reason} for path, reason in self.failed],
+            "damaged": [{"path": path, "remark": remark} for path, remark in self.damaged],
             "windows": self.windows,
             "audio_s": round(self.audio_s, 3),
             "wall_s": round(self.wall_s, 3),

@@ -70,6 +70,11 @@ class Ended:
     reason: str | None
     transient: bool = False
 
+    @property
+    def remark(self) -> str | None:
+        """What is wrong with a file that was heard all the same."""
+        return "; ".join(self.content.clip.remarks) or None if self.content.clip else None
+
 
 @dataclass(frozen=True, slots=True)
 class Same:
@@ -178,7 +183,7 @@ class Writer:
         self._memory.flush()
         with self._ledger.transaction():
             for sha256, ended in self._ended.items():
-                self._ledger.complete(sha256, ended.windows, ended.duration_s)
+                self._ledger.complete(sha256, ended.windows, ended.duration_s, ended.remark)
             for path in gone:
                 self._ledger.forget_path(path)
             for file, sha256 in assigned:
@@ -235,6 +240,9 @@ class Writer:
         report.done_bytes += sum(file.size_bytes for file, _ in assigned)
         report.windows += sum(ended.windows for ended in self._ended.values())
         report.audio_s += sum(ended.duration_s for ended in self._ended.values())
+        for ended in self._ended.values():
+            if ended.remark:
+                report.damaged.append((path_text(ended.content.file.path), ended.remark))
         for file, reason, _ in self._failed:
             report.failed.append((path_text(file.path), reason))
             report.done_bytes += file.size_bytes
