@@ -75,15 +75,23 @@ def index(
             if options.prune and not flow.interrupted:
                 report.pruned = prune(roots, memory, ledger)
             remove_orphans(memory, ledger)
-        if not flow.interrupted:
-            with flow.timed("optimise"):
-                memory.optimise()
-        report.interrupted = flow.interrupted
+    if not flow.interrupted:
+        _optimise(flow, memory)
+    report.interrupted = flow.interrupted
     report.left_out = dict(summary.left_out)
     report.stages_s = {stage: round(flow.stages_s.get(stage, 0.0), 3) for stage in STAGES}
     report.wall_s = time.perf_counter() - started
     on_progress(progress)
     return report
+
+
+def _optimise(flow: Flow, memory: Memory) -> None:
+    """Build the index. All that was heard is saved by now: Ctrl-C ends the building, the next run begins it anew."""
+    with flow.timed("optimise"):
+        try:
+            memory.optimise()
+        except KeyboardInterrupt:
+            flow.interrupt()
 
 
 def _news(

@@ -108,3 +108,12 @@ def test_a_handler_of_the_programs_own_is_left_alone(bench: Bench):
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_the_building_of_the_index(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    bench.write("a.wav", 4.0, 500)
+    monkeypatch.setattr(bench.memory, "optimise", lambda: signal.raise_signal(signal.SIGINT))
+    report = bench.index()
+    assert report.interrupted
+    assert report.indexed == 1
+    assert bench.memory.count() == bench.ledger.totals().windows == report.windows
