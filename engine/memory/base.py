@@ -20,9 +20,10 @@ Folding is `fold`: case and the two Unicode spellings of accents make no differe
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
@@ -107,6 +108,14 @@ class Memory(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A memory that waits for its store while that is away."""
+
+    def until(self, given_up: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Inside, ``KeyboardInterrupt`` ends a wait as soon as ``given_up`` says that nobody waits any more."""
 
 
 def fold(text: str) -> str:

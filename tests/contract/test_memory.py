@@ -1,27 +1,115 @@
-"""One suite for every memory: each must answer as the numpy oracle does."""
+"""One suite for every memory: each must answer as the numpy oracle does.
+
+The served memory runs it four times: on the client's local mode in process, through REST and through gRPC on the stub
+server (real ports, real bytes, local mode behind them), and on a real server where ``EARSHOT_TEST_QDRANT_URL`` names
+one (its key in ``EARSHOT_QDRANT_API_KEY``), in collections of its own that are removed again.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import threading
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from qdrant_client import QdrantClient, models
 
 from engine.errors import MemoryStoreError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
 from engine.memory.edge import EdgeMemory
 from engine.memory.exact import ExactMemory
+from engine.memory.server import ServerMemory
+from engine.memory.server_options import ServerOptions
 from engine.types import Clause, Filter, FloatArray, Hit, Point
+from tests.engine.memory.stub_qdrant import Stub
+
+REAL_URL = os.environ.get("EARSHOT_TEST_QDRANT_URL")
+
+
+class Local:
+    """The client's local mode, one for each folder.
+
+    It differs from a server, and from what `ServerMemory` may rely on, in three ways that are met here: it is not made
+    for threads (one call at a time), it warns that indexes and search parameters mean nothing to it (they are left
+    out), and it keeps a null as a value where a server removes the key (reading leaves nulls out in any case).
+    """
+
+    clients: ClassVar[dict[Path, QdrantClient]] = {}
+
+    def __init__(self, folder: Path) -> None:
+        self._client = self.clients.setdefault(folder, QdrantClient(":memory:"))
+        self._lock = threading.RLock()
+
+    def create_payload_index(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def query_batch_points(self, name: str, requests: list[models.QueryRequest]) -> list[models.QueryResponse]:
+        plain = [request.model_copy(update={"params": None}) for request in requests]
+        with self._lock:
+            return self._client.query_batch_points(name, plain)
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*values: Any, **named: Any) -> Any:
+            with self._lock:
+                return getattr(self._client, name)(*values, **named)
+
+        return call
+
+
+class Served:
+    """Memories on one server, each behind an alias named after its folder; a stub is started when first needed."""
+
+    stub: Stub | None = None
+    made: ClassVar[set[str]] = set()
+
+    @classmethod
+    def alias(cls, folder: Path) -> str:
+        name = f"earshot-test-{hashlib.sha256(bytes(folder)).hexdigest()[:12]}"
+        cls.made.add(name)
+        return name
+
+    @classmethod
+    def on_stub(cls, folder: Path, by_grpc: bool) -> ServerMemory:
+        cls.stub = cls.stub or Stub()
+        options = ServerOptions(grpc_port=cls.stub.grpc_port if by_grpc else None)
+        return ServerMemory(cls.stub.url, options, cls.alias(folder))
+
+    @classmethod
+    def really(cls, folder: Path) -> ServerMemory:
+        assert REAL_URL
+        return ServerMemory(REAL_URL, ServerOptions.from_environment(), cls.alias(folder))
+
+    @classmethod
+    def clean_up(cls) -> None:
+        if cls.stub:
+            cls.stub.stop()
+            cls.stub = None
+        if REAL_URL:
+            client = QdrantClient(url=REAL_URL, api_key=ServerOptions.from_environment().api_key)
+            for one in client.get_aliases().aliases:
+                if one.alias_name in cls.made:
+                    client.delete_collection(one.collection_name)
+            client.close()
+
 
 #: Every memory, made in an empty folder. A new implementation is one line here.
-MEMORIES: dict[str, Callable[[Path], Memory]] = {"exact": lambda folder: ExactMemory(), "edge": EdgeMemory}
-PERSISTENT = ["edge"]
+MEMORIES: dict[str, Callable[[Path], Memory]] = {
+    "exact": lambda folder: ExactMemory(),
+    "edge": EdgeMemory,
+    "server, local mode": lambda folder: ServerMemory("http://localhost", client=Local(folder)),  # type: ignore[arg-type]
+    "server, REST to a stub": lambda folder: Served.on_stub(folder, by_grpc=False),
+    "server, gRPC to a stub": lambda folder: Served.on_stub(folder, by_grpc=True),
+    **({"server, a real one": Served.really} if REAL_URL else {}),
+}
+PERSISTENT = [name for name in MEMORIES if name != "exact"]
 SPACE, DIM = "tiny/model@0123456789ab", 8
 
 NFC, NFD = unicodedata.normalize("NFC", "Café Zürich.wav"), unicodedata.normalize("NFD", "Café Zürich.wav")
@@ -83,6 +171,14 @@ def assert_hits(found: list[Hit], ranking: list[Hit], k: int) -> None:
     for hit in found:
         assert (hit.score, hit.payload) == (pytest.approx(known[hit.id].score, abs=1e-6), known[hit.id].payload)
     assert found == sorted(found, key=lambda hit: (-hit.score, hit.id))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_servers() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("engine.memory.server._POLL_S", 0.001)  # nothing is built here
+        yield
+    Served.clean_up()
 
 
 @pytest.fixture(scope="module", params=MEMORIES)
