@@ -269,7 +269,7 @@ class Library:
         return list(self._ledger.files(failed=True))
 
     def damaged(self) -> list[tuple[Path, str]]:
-        """The files that were heard though something is wrong with them, such as a missing end; each with what it is."""
+        """The files that were heard though something is wrong with them, such as a missing end; and what."""
         self._require_open()
         return list(self._ledger.damaged())
 

@@ -53,6 +53,7 @@ class Worker:
     def __init__(self, stop: Callable[[], bool]) -> None:
         """Start it. Raises ``EarshotError`` if that fails."""
         self.stop = stop
+        self._answering = False
         self._connection, theirs = Pipe()
         command = [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path]
         quiet = None if os.environ.get("EARSHOT_DEBUG") else subprocess.DEVNULL  # decoders talk to stderr
@@ -82,6 +83,8 @@ class Worker:
         Raises ``AudioError``, also for a file that ends the worker, and ``StoppedError`` when the run is stopping; from
         a system error where the path, not the content, is at fault.
         """
+        assert not self._answering, "the answer before this one has been read to its end"
+        self._answering = True
         try:
             self._connection.send_bytes(struct.pack("<I", sample_rate_hz) + os.fsencode(path))
         except OSError as error:
@@ -91,16 +94,12 @@ class Worker:
         return Clip(self._blocks(path, remarks), **opened["clip"], remarks=remarks), Tags(**opened["tags"])
 
     def _blocks(self, path: Path, remarks: list[str]) -> Iterator[FloatArray]:
-        """The rest of the answer. Left before its end, it ends the worker, which would go on sending."""
-        try:
+        """The rest of the answer."""
+        kind, body = self._expect(path, _BLOCK, _END)
+        while kind == _BLOCK:
+            yield np.frombuffer(body, np.float32)
             kind, body = self._expect(path, _BLOCK, _END)
-            while kind == _BLOCK:
-                yield np.frombuffer(body, np.float32)
-                kind, body = self._expect(path, _BLOCK, _END)
-            remarks += json.loads(body)
-        except GeneratorExit:
-            self.close()
-            raise
+        remarks += json.loads(body)
 
     def _expect(self, path: Path, *kinds: bytes) -> tuple[bytes, bytes]:
         """The next message, of one of these kinds, and its body. Raises as ``open`` does."""
@@ -109,6 +108,7 @@ class Worker:
         except EOFError:
             raise self._lost(path) from self._cause()
         kind, body = message[:1], message[1:]
+        self._answering = kind in (_CLIP, _BLOCK)
         if kind == _ERROR:
             said = json.loads(body)
             raise AudioError(*said["parts"]) from (OSError(said["parts"][0]) if said["transient"] else None)
@@ -150,8 +150,8 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be used again."""
-        return not self._connection.closed and self._process.poll() is None
+        """Whether it can be used again: it has not died, nor is it still sending an answer that nobody reads."""
+        return not (self._connection.closed or self._answering) and self._process.poll() is None
 
     def close(self) -> None:
         """End the process. Twice is fine."""
@@ -172,8 +172,10 @@ def borrowed(stop: Callable[[], bool]) -> Iterator[Worker]:
     """
     with _lock:
         worker = _idle.pop() if _idle else None
-    if worker is None or not worker.alive:
-        worker = Worker(stop)
+    if worker and not worker.alive:  # killed while it waited
+        worker.close()
+        worker = None
+    worker = worker or Worker(stop)
     worker.stop = stop
     try:
         yield worker
@@ -182,6 +184,8 @@ def borrowed(stop: Callable[[], bool]) -> Iterator[Worker]:
         if worker.alive:
             with _lock:
                 _idle.append(worker)
+        else:
+            worker.close()
 
 
 @atexit.register

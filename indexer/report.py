@@ -12,9 +12,9 @@ class IndexReport:
     """Counts of one run; ``to_dict`` is the public JSON form.
 
     ``indexed`` counts files added or updated, ``copies`` those among them whose content was known already (moved,
-    renamed or copied files), ``damaged`` those heard though not whole, ``skipped_failed`` the skipped ones that failed in an earlier run, ``lost`` contents that
-    the memory had lost before this run, ``windows`` and ``audio_s`` what was encoded, ``stages_s`` busy seconds summed
-    over threads.
+    renamed or copied files), ``damaged`` are those heard though not whole, ``skipped_failed`` counts the skipped ones
+    that failed in an earlier run, ``lost`` contents that the memory had lost before this run, ``windows`` and
+    ``audio_s`` what was encoded, ``stages_s`` busy seconds summed over threads.
     """
 
     indexed: int = 0
