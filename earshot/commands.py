@@ -116,6 +116,10 @@ def index(
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Forget files under PATHS that are gone.")] = False,
+    prune_anyway: Annotated[
+        bool,
+        typer.Option("--prune-anyway", help="Forget them though they may only seem gone."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Hear every new or changed sound below PATHS; known ones are skipped.
@@ -125,7 +129,7 @@ def index(
     from earshot.places import expanded
     from indexer.scan import scan
 
-    if not prune:  # which may be asked for a folder that is gone
+    if not (prune or prune_anyway):  # which may be asked for a folder that is gone
         scan([expanded(path) for path in paths])  # raises for one that is missing, before a library is made
     with _open(library, bundle, device, create=True) as opened:
         with show.index_progress(not as_json) as draw:
@@ -134,6 +138,7 @@ def index(
                 jobs=jobs,
                 retry_failed=retry_failed,
                 prune=prune,
+                prune_anyway=prune_anyway,
                 wait_s=_wait_s(as_json),
                 on_wait=show.remark,
                 on_progress=draw,

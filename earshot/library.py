@@ -160,6 +160,7 @@ class Library:
         jobs: int | None = None,
         retry_failed: bool = False,
         prune: bool = False,
+        prune_anyway: bool = False,
         wait_s: float = WAIT_S,
         on_wait: Callable[[str], None] = lambda _: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
@@ -170,7 +171,9 @@ class Library:
             paths: Files and folders.
             jobs: Decoding threads; default: one for each core.
             retry_failed: Try files again that could not be heard before.
-            prune: Forget files under ``paths`` that are no longer there.
+            prune: Forget files under ``paths`` that are no longer there. Refused, after the hearing, where all known
+                files below a path are gone or more than a fifth of them: a disk that is away looks the same.
+            prune_anyway: Forget them all the same, those of missing paths too.
             wait_s: How long to wait where another process is indexing into this library.
             on_wait: Called once before waiting, with who that is.
             on_progress: Called a few times a second at most, in this thread.
@@ -183,7 +186,7 @@ class Library:
         self._require_open()
         roots = [expanded(path) for path in paths]
         _ = self._encoders.audio  # a broken model or a missing device is said before any work is done
-        options = IndexOptions(jobs, retry_failed, prune)
+        options = IndexOptions(jobs, retry_failed, prune or prune_anyway, prune_anyway)
         with self._keep.writing(self._encoders.space, self._tidy, wait_s, on_wait) as memory:
             if self._bundle is not None:
                 self._ledger.set_setting("bundle", bundle_key(self._bundle))

@@ -37,7 +37,7 @@ def run_tour(sounds: Path | None = None) -> None:
     folder = base / f"library-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     with Library(folder) as library:
         with show.index_progress(True) as draw:
-            report = library.index([sounds], prune=True, on_progress=draw)
+            report = library.index([sounds], prune_anyway=True, on_progress=draw)
         show.print_report(report)
         for query in QUERIES:
             moments = library.search(query, k=RESULTS)

@@ -25,7 +25,7 @@ from indexer.hearing import Decoder
 from indexer.ledger import Ledger
 from indexer.report import IndexReport, Progress
 from indexer.scan import Found, ScanSummary, scan
-from indexer.tidy import mend, present_roots, prune, remove_orphans
+from indexer.tidy import doubt, mend, present_roots, prune, remove_orphans
 from indexer.writer import Heard, Message, Writer
 
 STAGES = ("scan", "hash", "decode", "encode", "write", "optimise")
@@ -38,6 +38,7 @@ class IndexOptions:
     jobs: int | None = None
     retry_failed: bool = False
     prune: bool = False
+    prune_anyway: bool = False
 
 
 def index(
@@ -55,13 +56,14 @@ def index(
     file that is whole, drops the others, and returns a report with ``interrupted`` set; a ``KeyboardInterrupt`` that
     is raised all the same (by ``on_progress``, or by a handler of the program's own) drops that batch too.
 
-    Raises ``LibraryError`` if a root is missing (with ``prune``: unless its files are to be forgotten, see
-    ``present_roots``), and whatever the encoder or the memory raise; what had been written by then stays, and the next
-    run goes on from there.
+    Raises ``LibraryError`` if a root is missing, or, at the end, if files are to be forgotten that may only seem gone
+    (with ``prune_anyway`` neither: see ``present_roots`` and ``doubt``), and whatever the encoder or the memory raise;
+    what had been written by then stays, and the next run goes on from there.
     """
     started = time.perf_counter()
     flow, report, summary = Flow(), IndexReport(), ScanSummary()
-    found = summary.sift(scan(present_roots(roots, ledger) if options.prune else roots))
+    found = summary.sift(scan(present_roots(roots, ledger, options.prune_anyway) if options.prune else roots))
+    refused = None
     progress = Progress(report, started)
     writer = Writer(encoders.space, memory, ledger, report)
     with flow.timed("write"):
@@ -73,10 +75,13 @@ def index(
             files = writer.unheard()
         with flow.timed("write"):
             if options.prune and not flow.interrupted:
-                report.pruned = prune(roots, memory, ledger)
+                refused = None if options.prune_anyway else doubt(roots, ledger)
+                report.pruned = 0 if refused else prune(roots, memory, ledger)
             remove_orphans(memory, ledger)
     if not flow.interrupted:
         _optimise(flow, memory)
+    if refused:
+        raise refused
     report.interrupted = flow.interrupted
     report.left_out = dict(summary.left_out)
     report.stages_s = {stage: round(flow.stages_s.get(stage, 0.0), 3) for stage in STAGES}

@@ -5,6 +5,7 @@ Every step may be killed: the ledger is told before vectors are removed and afte
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,9 @@ from indexer.scan import absolute
 
 DELETE_AT_ONCE = 256
 FORGET_AT_ONCE = 1000
+#: More of the known files than this are seldom deleted at once; a disk that is away takes them all.
+MOST_GONE = 0.2
+_ANYWAY = "nothing was forgotten: mount what is away, or, if they are gone for good, add --prune-anyway"
 
 
 def mend(memory: Memory, ledger: Ledger) -> int:
@@ -43,23 +47,45 @@ def remove_orphans(memory: Memory, ledger: Ledger) -> None:
             ledger.drop_contents(orphans)
 
 
-def present_roots(roots: Sequence[Path], ledger: Ledger) -> list[Path]:
-    """The roots to be scanned by a run that prunes: those that are gone and of which files are known are left out.
+def present_roots(roots: Sequence[Path], ledger: Ledger, anyway: bool) -> list[Path]:
+    """The roots to be scanned by a run that prunes: with ``anyway``, without those missing of which files are known.
 
-    Raises ``LibraryError`` if the folder about such a root is gone too: a disk that is not mounted looks the same.
+    Raises ``LibraryError`` for such a root otherwise: a disk that is not mounted looks the same.
     """
     present = []
     for root in roots:
         path = Path(absolute(root))
         if not is_gone(path) or next(ledger.files_under(path), None) is None:
             present.append(root)  # of a root that nobody knows, the scan says that it is missing
-        elif is_gone(path.parent):
-            raise LibraryError(
-                f"neither {path} nor the folder it was in",
-                "that folder, to be sure that its disk is mounted",
-                "mount it, or, if all of it is gone for good, prune a folder above it",
-            )
+        elif not anyway:
+            raise LibraryError(f"no {path}, of which files are known", "it there", _ANYWAY)
     return present
+
+
+def doubt(roots: Sequence[Path], ledger: Ledger) -> LibraryError | None:
+    """Why the files below ``roots`` that are gone may only seem gone, if so; files never heard don't count.
+
+    That is where all below a root are gone, as at an empty mount point, or more than a fifth of all, and not just one.
+    """
+    known, gone, common = 0, 0, ""
+    for root in roots:
+        here, gone_here, folder = 0, 0, ""
+        for row in ledger.files_under(Path(absolute(root))):
+            if row.sha256 is None:
+                continue
+            here += 1
+            if is_gone(row.path):
+                gone_here += 1
+                folder = os.path.commonpath([folder or row.path.parent, row.path.parent])
+        if here and gone_here == here:
+            return LibraryError(f"all {here} known files below {absolute(root)} gone", "some there", _ANYWAY)
+        known, gone = known + here, gone + gone_here
+        common = os.path.commonpath([common or folder, folder]) if folder else common
+    if gone > 1 and gone > MOST_GONE * known:
+        return LibraryError(
+            f"{gone} of {known} known files gone, all below {common}", f"at most {MOST_GONE:.0%} gone at once", _ANYWAY
+        )
+    return None
 
 
 def prune(roots: Sequence[Path], memory: Memory, ledger: Ledger) -> int:

@@ -421,7 +421,8 @@ def test_any_error_is_one_line(indexed: Shell, monkeypatch: pytest.MonkeyPatch):
 def test_prune_of_a_folder_that_is_gone(shell: Shell):
     shell.run("index", "sounds")
     shutil.rmtree(shell.sounds / "tones")
-    assert "forgotten" in shell.run("index", "sounds/tones", "--prune").stdout
+    assert "--prune-anyway" in shell.run("index", "sounds/tones", "--prune", status=1).stderr
+    assert "forgotten" in shell.run("index", "sounds/tones", "--prune-anyway").stdout
     shell.run("index", "sounds/tones", status=1)
 
 

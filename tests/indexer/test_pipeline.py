@@ -101,7 +101,7 @@ def test_deleting_one_copy_keeps_the_rest(bench: Bench):
     assert bench.paths() == [("b.wav",)]
     assert bench.memory.count() == 3
     (bench.sounds / "b.wav").unlink()
-    bench.index(prune=True)
+    bench.index(prune=True, prune_anyway=True)
     assert bench.memory.count() == 0
     assert bench.ledger.totals().windows == 0
 
@@ -286,7 +286,7 @@ def test_a_crash_while_removing_orphans_never_leaves_a_content_without_vectors(
 
     monkeypatch.setattr(bench.memory, "delete", crash)
     with pytest.raises(MemoryError):
-        bench.index(prune=True)
+        bench.index(prune=True, prune_anyway=True)
     monkeypatch.undo()
     kept.write_bytes(data)
     report = bench.index()

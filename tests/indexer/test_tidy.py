@@ -16,11 +16,13 @@ from indexer import tidy, writer
 from indexer.payload import of_contents
 from indexer.pipeline import IndexOptions, index
 from tests.indexer.bench import Bench
+from tests.sounds import tone, write_sound
 
 
-def run(bench: Bench, *roots: Path, prune: bool = True) -> int:
+def run(bench: Bench, *roots: Path, prune: bool = True, anyway: bool = False) -> int:
     """Index these roots; how many files were forgotten."""
-    return index(roots, bench.encoders, bench.memory, bench.ledger, IndexOptions(prune=prune)).pruned
+    options = IndexOptions(prune=prune or anyway, prune_anyway=anyway)
+    return index(roots, bench.encoders, bench.memory, bench.ledger, options).pruned
 
 
 def test_a_memory_that_is_gone_is_filled_again(bench: Bench):
@@ -93,33 +95,80 @@ def test_what_a_killed_run_left_is_removed_though_its_file_is_gone(bench: Bench,
     assert bench.paths() == [("other.wav",)]
 
 
-def test_a_root_that_is_gone_is_pruned(bench: Bench, tmp_path: Path):
+def test_a_root_that_is_gone_is_forgotten_only_anyway(bench: Bench):
     (bench.sounds / "sub").mkdir()
     bench.write("sub/a.wav")
     bench.write("b.wav", hz=1000)
     bench.index()
     shutil.rmtree(bench.sounds / "sub")
-    assert run(bench, bench.sounds / "sub") == 1
+    with pytest.raises(LibraryError, match=r"no .*sub, of which files are known; expected .*--prune-anyway"):
+        run(bench, bench.sounds / "sub")
+    assert bench.memory.count() == 6
+    assert run(bench, bench.sounds / "sub", anyway=True) == 1
     assert bench.paths() == [("b.wav",)]
 
 
-def test_a_file_named_as_root_is_pruned(bench: Bench):
+def test_a_file_named_as_root_is_forgotten_anyway(bench: Bench):
     path = bench.write("a.wav")
     bench.index()
     path.unlink()
-    assert run(bench, path) == 1
+    assert run(bench, path, anyway=True) == 1
     assert bench.memory.count() == 0
 
 
-def test_a_root_that_is_gone_with_its_folder_is_refused(bench: Bench):
-    (bench.sounds / "disk" / "sub").mkdir(parents=True)
-    bench.write("disk/sub/a.wav")
+def test_an_empty_mount_point_is_no_reason_to_forget(bench: Bench, tmp_path: Path):
+    disk = tmp_path / "disk"
+    for n in range(3):
+        write_sound(disk / f"{n}.wav", tone(2.0, rate_hz=8000, hz=100 * (n + 1)), rate_hz=8000)
+        bench.write(f"{n}.wav", hz=1000 + 100 * n)
+    run(bench, bench.sounds, disk)
+    shutil.rmtree(disk)
+    disk.mkdir()
+    (bench.sounds / "0.wav").unlink()
+    bench.write("new.wav", hz=2000)
+    with pytest.raises(LibraryError, match=r"all 3 known files below .*disk gone"):
+        run(bench, bench.sounds, disk)
+    assert bench.ledger.totals().files == 7, "what is new is heard, nothing is forgotten"
+    assert bench.memory.count() == bench.ledger.totals().windows
+    assert run(bench, bench.sounds, disk, anyway=True) == 4
+
+
+@pytest.mark.parametrize(("gone", "is_refused"), [(1, False), (2, False), (3, True), (9, True)])
+def test_more_than_a_fifth_gone_at_once_is_refused(bench: Bench, gone: int, is_refused: bool):
+    (bench.sounds / "sub").mkdir()
+    for n in range(10):
+        bench.write(f"sub/{n}.wav", hz=100 * (n + 1))
+    (bench.sounds / "text.wav").write_text("no sound")
     bench.index()
-    shutil.rmtree(bench.sounds / "disk")
-    with pytest.raises(LibraryError, match="disk is mounted"):
-        run(bench, bench.sounds / "disk" / "sub")
-    assert bench.memory.count() == 3
-    assert run(bench, bench.sounds / "disk") == 1
+    for n in range(gone):
+        (bench.sounds / "sub" / f"{n}.wav").unlink()
+    if not is_refused:
+        assert run(bench, bench.sounds) == gone
+        return
+    with pytest.raises(LibraryError, match=rf"{gone} of 10 known files gone, all below .*sub; expected at most 20%"):
+        run(bench, bench.sounds)
+    assert bench.ledger.totals().files == 10
+    assert run(bench, bench.sounds, anyway=True) == gone
+
+
+def test_what_could_never_be_heard_is_no_loss(bench: Bench):
+    bench.write("a.wav")
+    for n in range(5):
+        (bench.sounds / f"{n}.wav").write_text(f"no sound {n}")
+    bench.index()
+    for n in range(5):
+        (bench.sounds / f"{n}.wav").unlink()
+    assert run(bench, bench.sounds) == 5
+
+
+def test_files_that_moved_are_not_missing(bench: Bench):
+    (bench.sounds / "old").mkdir()
+    for n in range(4):
+        bench.write(f"old/{n}.wav", hz=100 * (n + 1))
+    bench.index()
+    (bench.sounds / "old").rename(bench.sounds / "new")
+    assert run(bench, bench.sounds) == 0
+    assert bench.ledger.totals().files == 4
 
 
 def test_a_root_that_nobody_knows_is_refused(bench: Bench):
@@ -146,7 +195,7 @@ def test_a_link_to_nothing_is_pruned_and_no_place_of_a_moved_file(bench: Bench, 
     (bench.sounds / "b.wav").symlink_to(tmp_path / "b.wav")
     bench.index()
     (tmp_path / "b.wav").unlink()
-    assert bench.index(prune=True).pruned == 1
+    assert bench.index(prune=True).pruned == 1, "one is no disk"
     assert bench.paths() == [("moved.wav",)]
 
 
