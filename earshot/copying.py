@@ -1,0 +1,197 @@
+"""One library to another place, ledger and vectors, without hearing anything again.
+
+The order is that of a run of ``index``: contents are announced, vectors written, and only then the ledger says that
+they are there. Until all has been compared once more, the target's ledger calls itself an unfinished copy, and nothing
+but the same command opens it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from earshot.keep import WAIT_S, Keep, keep_at
+from earshot.places import LEDGER
+from engine.errors import LibraryError, SpaceMismatchError
+from engine.memory.base import Memory
+from engine.types import Space
+from indexer.ledger import Ledger
+from indexer.tidy import remove_orphans
+from indexer.transfer import ask_both, bring, compare
+
+#: The setting in which the ledger of a copy says ``of`` which library it is one, and whether it is ``whole``.
+COPY = "copy"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """Where a copy is: ``done`` of ``windows`` have been read, to ``copy`` or to ``compare`` them."""
+
+    step: str
+    done: int
+    windows: int
+
+
+@dataclass(slots=True)
+class CopyReport:
+    """What a copy did. ``written`` of its ``windows`` were not there before; ``searches`` were answered alike."""
+
+    source: str
+    target: str
+    files: int = 0
+    failed: int = 0
+    windows: int = 0
+    written: int = 0
+    searches: int = 0
+    wall_s: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The public JSON form."""
+        return asdict(self) | {"wall_s": round(self.wall_s, 3)}
+
+
+def copy_library(
+    source: str | Path,
+    target: str | Path,
+    *,
+    wait_s: float = WAIT_S,
+    on_wait: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[CopyProgress], None] = lambda _: None,
+) -> CopyReport:
+    """Make ``target`` a copy of ``source``, or bring it up to date; each is a folder or a server's URL.
+
+    Args:
+        source: The library to be copied; it is only read. Searches of it go on, a run of ``index`` waits.
+        target: Where to: a place without a library, or an earlier copy of the same one, finished or not.
+        wait_s: How long to wait where another process is writing to one of them.
+        on_wait: Called once before waiting, with who that is.
+        on_progress: Called for every window, in this thread.
+
+    Raises ``LibraryError`` if there is no whole library in ``source``, if ``target`` holds anything else, or if they
+    differ after copying; ``SpaceMismatchError`` if it is of another space; ``LibraryBusyError``; ``MemoryStoreError``,
+    as for a full disk. Whatever it raises, and if the process is killed, the same call goes on from there.
+    """
+    started = time.monotonic()
+    with closing(keep_at(source)) as here, closing(keep_at(target)) as there:
+        report = CopyReport(_name(here), _name(there))
+        if report.source == report.target:
+            raise LibraryError(f"{report.source} twice", "two places", "name another place for the copy")
+        if not here.exists():
+            raise LibraryError(f"no library in {report.source}", "one to copy", "name its folder, or its server's URL")
+        with closing(Ledger(here.folder / LEDGER)) as known:
+            require_whole(known, report.source)
+            there.make()
+            with closing(Ledger(there.folder / LEDGER)) as ledger:
+                copying = _Copying(here, known, there, ledger, report)
+                copying.run(wait_s, on_wait, on_progress)
+    report.wall_s = time.monotonic() - started
+    return report
+
+
+def require_whole(ledger: Ledger, name: str) -> None:
+    """Raise ``LibraryError`` if the library ``name`` is a copy that was not finished."""
+    copy = ledger.setting(COPY)
+    if copy and not copy["whole"]:
+        action = f"finish it with `earshot copy {copy['of']} {name}`, or remove it"
+        raise LibraryError(f"an unfinished copy of {copy['of']} in {name}", "a whole library", action)
+
+
+def _name(keep: Keep) -> str:
+    """What a library is called from everywhere: its URL, or its folder in full."""
+    return keep.name if "://" in keep.name else str(keep.folder.resolve())
+
+
+@dataclass(frozen=True, slots=True)
+class _Copying:
+    """The two places with their ledgers, ``known`` that of the source, and what is to be told."""
+
+    here: Keep
+    known: Ledger
+    there: Keep
+    ledger: Ledger
+    report: CopyReport
+
+    def run(self, wait_s: float, on_wait: Callable[[str], None], on_progress: Callable[[CopyProgress], None]) -> None:
+        """Copy and compare; the locks of both are held meanwhile."""
+        self._refuse_other_space()
+        space = _space(self.here)
+        if space is None:
+            self._refuse_lost(0)
+            self._claim(0)
+            self.ledger.adopt(self.known, COPY)
+        else:
+            with (
+                self.here.writing(space, _leave, wait_s, on_wait) as memory,
+                self.there.writing(space, _leave, wait_s, on_wait) as copy,
+            ):
+                self._refuse_lost(memory.count())
+                self._claim(copy.count())
+                self._fill(memory, copy, on_progress)
+        self.ledger.set_setting(COPY, {"of": self.report.source, "whole": True})
+        totals = self.ledger.totals()
+        self.report.files, self.report.failed, self.report.windows = totals.files, totals.failed, totals.windows
+
+    def _fill(self, memory: Memory, copy: Memory, on_progress: Callable[[CopyProgress], None]) -> None:
+        windows = memory.count()
+
+        def told(step: str) -> Callable[[int], None]:
+            return lambda done: on_progress(CopyProgress(step, done, windows))
+
+        self.report.written, sample = bring(memory, self.known, copy, self.ledger, told("copying"))
+        self.ledger.adopt(self.known, COPY)
+        remove_orphans(copy, self.ledger)  # what the source has forgotten since an earlier copy
+        on_progress(CopyProgress("indexing", windows, windows))
+        copy.optimise()
+        copy.flush()
+        compare(memory, copy, self.ledger, told("comparing"))
+        self.report.searches = ask_both(memory, copy, sample)
+
+    def _refuse_other_space(self) -> None:
+        ours, theirs = self.known.setting("space_id"), self.ledger.setting("space_id")
+        if theirs not in (None, ours):
+            raise SpaceMismatchError(
+                f"a library of the space {theirs} in {self.report.target}",
+                f"one of {ours}, as in {self.report.source}",
+                "copy to another place",
+            )
+
+    def _refuse_lost(self, windows: int) -> None:
+        """Raise ``LibraryError`` if the source's memory has not even the ``windows`` that its ledger knows of."""
+        expected = self.known.totals().windows
+        if windows < expected:
+            raise LibraryError(
+                f"{windows} windows in the memory of {self.report.source}",
+                f"{expected}, as its ledger says",
+                "index its folders again, then copy it",
+            )
+
+    def _claim(self, windows: int) -> None:
+        """Call the target an unfinished copy of the source. Raises ``LibraryError`` if it is anything else."""
+        copy, totals = self.ledger.setting(COPY), self.ledger.totals()
+        if copy is None and (totals.files or totals.failed or windows):
+            raise LibraryError(
+                f"a library in {self.report.target}, of {totals.files} files and {windows} windows",
+                f"an empty place, or an earlier copy of {self.report.source}",
+                "copy to another place, or move that library away first",
+            )
+        if copy and copy["of"] != self.report.source:
+            raise LibraryError(
+                f"a copy of {copy['of']} in {self.report.target}",
+                f"one of {self.report.source}, or an empty place",
+                "copy to another place, or move that copy away first",
+            )
+        self.ledger.set_setting(COPY, {"of": self.report.source, "whole": False})
+
+
+def _space(keep: Keep) -> Space | None:
+    """That of its memory, as far as a keep wants to know it: id and dimension. None if there is no memory yet."""
+    known = keep.known_space()
+    return Space(*known, sample_rate_hz=0, window_s=0.0, hop_s=0.0, pad="repeat") if known else None
+
+
+def _leave(memory: Memory) -> None:
+    """Tidies nothing: the source is only read, and what lies in the target is looked at first."""
