@@ -11,10 +11,8 @@ from indexer.paths import path_text
 from indexer.tags import Tags, names_say
 
 
-def window_payload(
-    sha256: str, path: Path, clip: Clip, tags: Tags, window: Window, duration_s: float | None
-) -> dict[str, Any]:
-    """The payload of one window of a content; ``duration_s`` None while its end has not been heard."""
+def window_payload(sha256: str, path: Path, clip: Clip, tags: Tags, window: Window, whole: Payload) -> dict[str, Any]:
+    """The payload of one window of a content; ``whole`` is empty while its end has not been heard."""
     said = dict.fromkeys(text for text in (tags.description, tags.comment) if text)
     payload = {
         "sha256": sha256,
@@ -22,7 +20,6 @@ def window_payload(
         "window": window.index,
         "start_s": window.start_s,
         "end_s": window.end_s,
-        "duration_s": duration_s,
         "title": tags.title,
         "artist": tags.artist,
         "description": "; ".join(said) or None,
@@ -31,8 +28,14 @@ def window_payload(
         "format": clip.format,
         "sample_rate_hz": clip.source_rate_hz,
         "channels": clip.channels,
+        **whole,
     }
     return {key: value for key, value in payload.items() if value is not None}
+
+
+def whole_payload(windows: int, duration_s: float) -> Payload:
+    """What every point of a content says once its end has been heard; ``windows`` is how many it has."""
+    return {"windows": windows, "duration_s": duration_s}
 
 
 def places_payload(paths: Sequence[Path]) -> Payload:

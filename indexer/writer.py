@@ -17,10 +17,11 @@ from typing import TypeAlias
 import numpy as np
 
 from engine.memory.base import Memory
-from engine.types import Clip, FloatArray, Point, Space, Window, point_id
+from engine.types import Clip, FloatArray, Payload, Point, Space, Window, point_id
+from indexer.holding import Holding
 from indexer.ledger import Ledger
 from indexer.paths import is_gone, path_text
-from indexer.payload import of_contents, places_payload, window_payload
+from indexer.payload import of_contents, places_payload, whole_payload, window_payload
 from indexer.report import IndexReport
 from indexer.scan import Found
 from indexer.tags import Tags
@@ -93,6 +94,7 @@ class Writer:
     def __init__(self, space: Space, memory: Memory, ledger: Ledger, report: IndexReport) -> None:
         self._space, self._memory, self._ledger, self._report = space, memory, ledger, report
         self._claimed: set[str] = set()
+        self._adopted: dict[str, tuple[int, float]] = {}
         self._lock = threading.Lock()
         self._held: dict[str, list[Heard]] = {}
         self._early: set[str] = set()
@@ -106,10 +108,17 @@ class Writer:
     def claim(self, sha256: str) -> bool:
         """Whether the caller is to hear this content: nobody else is, and the memory does not have it."""
         with self._lock:
-            if sha256 in self._claimed or self._ledger.is_indexed(sha256):
+            if sha256 in self._claimed or sha256 in self._adopted or self._ledger.is_indexed(sha256):
                 return False
             self._claimed.add(sha256)
+        # Another machine may have heard it into the same memory.
+        whole = self._memory.whole(sha256) if isinstance(self._memory, Holding) else None
+        if whole is None:
             return True
+        with self._lock:
+            self._claimed.discard(sha256)
+            self._adopted[sha256] = whole
+        return False
 
     def take(self, messages: Iterable[Message]) -> None:
         """Accept encoded messages; saves when enough has come together."""
@@ -131,12 +140,13 @@ class Writer:
         held.append(message)
         if len(held) >= HELD_WINDOWS:
             self._early.add(message.content.sha256)
-            self._upsert(message.content.sha256, [self._point(m, None) for m in held])
+            self._upsert(message.content.sha256, [self._point(m, {}) for m in held])
             held.clear()
 
     def _finish(self, ended: Ended) -> None:
         sha256 = ended.content.sha256
-        self._ready += [self._point(m, ended.duration_s) for m in self._held.pop(sha256, [])]
+        whole = whole_payload(ended.windows, ended.duration_s)
+        self._ready += [self._point(m, whole) for m in self._held.pop(sha256, [])]
         self._ended[sha256] = ended
 
     def _fail(self, ended: Ended) -> None:
@@ -157,12 +167,12 @@ class Writer:
         files, self._same = [same.file for same in self._same], []
         return files
 
-    def _point(self, heard: Heard, duration_s: float | None) -> Point:
+    def _point(self, heard: Heard, whole: Payload) -> Point:
         """A point as it is remembered. Of a long file's early windows the duration is set at its end."""
         content, window = heard.content, heard.window
         assert content.clip is not None, "a heard content has been opened"
         assert content.tags is not None
-        payload = window_payload(content.sha256, content.file.path, content.clip, content.tags, window, duration_s)
+        payload = window_payload(content.sha256, content.file.path, content.clip, content.tags, window, whole)
         return Point(point_id(content.sha256, self._space.space_id, window.index), heard.vector, payload)
 
     def _upsert(self, sha256: str, points: Sequence[Point]) -> None:
@@ -171,19 +181,23 @@ class Writer:
 
     def save(self) -> None:
         """Make everything durable that is whole: the memory first, the ledger second."""
+        assigned = [(e.content.file, e.content.sha256) for e in self._ended.values()] + self._settle_same()
+        adopted = {sha256: self._adopted[sha256] for _, sha256 in assigned if sha256 in self._adopted}
         with self._ledger.transaction():
-            for sha256 in self._ended:
+            for sha256 in (*self._ended, *adopted):
                 self._ledger.announce(sha256)
         if self._ready:
             self._memory.upsert(self._ready)
         for sha256 in self._early & self._ended.keys():
-            self._memory.set_payload(of_contents(sha256), {"duration_s": self._ended[sha256].duration_s})
-        assigned = [(e.content.file, e.content.sha256) for e in self._ended.values()] + self._settle_same()
+            ended = self._ended[sha256]
+            self._memory.set_payload(of_contents(sha256), whole_payload(ended.windows, ended.duration_s))
         gone = self._place_paths(assigned, [file.path for file, _, _ in self._failed])
         self._memory.flush()
         with self._ledger.transaction():
             for sha256, ended in self._ended.items():
                 self._ledger.complete(sha256, ended.windows, ended.duration_s, ended.remark)
+            for sha256, (windows, duration_s) in adopted.items():
+                self._ledger.complete(sha256, windows, duration_s)
             for path in gone:
                 self._ledger.forget_path(path)
             for file, sha256 in assigned:
@@ -196,7 +210,7 @@ class Writer:
         """Files whose content is whole by now; those whose content failed join the failed, the others wait on."""
         settled, waiting = [], []
         for same in self._same:
-            if same.sha256 in self._ended or self._ledger.is_indexed(same.sha256):
+            if same.sha256 in self._ended or same.sha256 in self._adopted or self._ledger.is_indexed(same.sha256):
                 settled.append((same.file, same.sha256))
             elif same.sha256 in self._reasons:
                 self._failed.append((same.file, self._reasons[same.sha256], False))
@@ -249,6 +263,8 @@ class Writer:
         done = self._ended.keys() | self._reasons.keys()
         with self._lock:
             self._claimed -= done
+            for _, sha256 in assigned:
+                self._adopted.pop(sha256, None)
         self._early -= done
         self._ready, self._ended, self._failed = [], {}, []
         self._saved_at = time.monotonic()

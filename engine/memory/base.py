@@ -44,8 +44,12 @@ FIELDS: dict[str, type] = {
     "window": float,
 }
 
+#: Who holds a point of a memory that many indexers write to: ids, their paths, and a hash of both; see
+#: ``indexer/holding.py``. Not for users.
+HOLDERS, PLACES, HELD = "holders", "places", "held"
+
 #: Fields compared byte for byte by every operator.
-IDENTIFIERS = frozenset({"sha256"})
+IDENTIFIERS = frozenset({"sha256", HOLDERS, PLACES, HELD})
 
 
 class Memory(Protocol):
@@ -57,7 +61,7 @@ class Memory(Protocol):
     Methods may be called from several threads.
     """
 
-    #: Whether other indexers may write to it too, so that it may hold points and paths that no ledger here knows.
+    #: Whether somebody else may be writing to it, so that it may hold more than the ledger here knows.
     shared: bool
 
     def ensure_space(self, space_id: str, dim: int) -> None:
@@ -108,6 +112,13 @@ class Memory(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class CommonMemory(Memory, Protocol):
+    """A memory to which several indexers may write at once."""
+
+    def insert(self, points: Sequence[Point]) -> None:
+        """As ``upsert``, but a point whose id is known stays as it is, also if somebody writes it at this moment."""
 
 
 @runtime_checkable

@@ -40,6 +40,12 @@ class ExactMemory:
             self._vectors[point.id] = _unit(point.vector)
             self._payloads[point.id] = _copied(point.payload)
 
+    def insert(self, points: Sequence[Point]) -> None:
+        """See ``CommonMemory.insert``."""
+        check_points(points, self._dim())
+        first = {point.id: point for point in reversed(points)}
+        self.upsert([point for point in first.values() if point.id not in self._vectors])
+
     def delete(self, where: Filter) -> None:
         """See ``Memory.delete``."""
         if not where:

@@ -107,21 +107,30 @@ class ServerMemory:
 
     def upsert(self, points: Sequence[Point]) -> None:
         """See ``Memory.upsert``. Batches go out on several streams; all have arrived when it returns."""
+        self._write({point.id: point for point in points}, points, models.UpdateMode.UPSERT)
+
+    def insert(self, points: Sequence[Point]) -> None:
+        """See ``CommonMemory.insert``. Of one id twice the first stays."""
+        self._write({point.id: point for point in reversed(points)}, points, models.UpdateMode.INSERT_ONLY)
+
+    def _write(self, by_id: dict[str, Point], points: Sequence[Point], mode: models.UpdateMode) -> None:
+        """Send each id once, because the streams don't keep an order."""
         collection = self._open()
         check_points(points, collection.dim)
-        last = list({point.id: point for point in points}.values())  # streams don't keep an order
-        batches = [last[first : first + UPLOAD_POINTS] for first in range(0, len(last), UPLOAD_POINTS)]
+        each = list(by_id.values())
+        batches = [each[first : first + UPLOAD_POINTS] for first in range(0, len(each), UPLOAD_POINTS)]
         if batches:
             self._begin_bulk(collection)
-            list(self._streams.map(lambda batch: self._upload(collection, batch), batches))
+            list(self._streams.map(lambda batch: self._upload(collection, batch, mode), batches))
 
-    def _upload(self, collection: Collection, batch: Sequence[Point]) -> None:
+    def _upload(self, collection: Collection, batch: Sequence[Point], mode: models.UpdateMode) -> None:
         structs = [
             models.PointStruct(id=point.id, vector=point.vector.tolist(), payload=_stored(point.payload))
             for point in batch
         ]
         self._link.ask(
-            f"writing {len(structs)} points", lambda client: client.upsert(collection.name, structs, wait=True)
+            f"writing {len(structs)} points",
+            lambda client: client.upsert(collection.name, structs, wait=True, update_mode=mode),
         )
 
     def delete(self, where: Filter) -> None:

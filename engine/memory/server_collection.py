@@ -9,6 +9,7 @@ from typing import Any
 from qdrant_client import models
 
 from engine.errors import MemoryStoreError
+from engine.memory.base import HOLDERS
 from engine.memory.graph import (
     BUILD_BREADTH,
     INDEX_FROM_POINTS,
@@ -31,8 +32,7 @@ _TEXT = models.KeywordIndexParams(
     type=models.KeywordIndexType.KEYWORD, prefix=True, enable_hnsw=False, memory=models.Memory.COLD
 )
 _NUMBER = models.FloatIndexParams(type=models.FloatIndexType.FLOAT, enable_hnsw=False, memory=models.Memory.COLD)
-#: Who holds a point of a memory that many indexers write to; see ``indexer/holding.py``.
-_ALSO_INDEXED = {"holders": str}
+_ALSO_INDEXED = {HOLDERS: str}
 _QUANTIZATIONS: dict[Quantization, models.QuantizationConfig] = {
     "scalar": models.ScalarQuantization(
         scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, memory=models.Memory.PINNED)

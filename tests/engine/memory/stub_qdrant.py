@@ -227,7 +227,8 @@ def _aliases(store: Store, body: Any) -> bool:
 
 
 def _upsert(store: Store, name: str, body: Any) -> dict[str, Any]:
-    store.local.upsert(name, models.PointsList(**body).points)
+    asked = models.PointsList(**body)
+    store.local.upsert(name, asked.points, update_mode=asked.update_mode)
     return _DONE
 
 
@@ -344,7 +345,8 @@ class _Points(_Servicer, grpc.points_service_pb2_grpc.PointsServicer):
     def Upsert(self, request: Any, context: Any) -> Any:  # noqa: N802
         with self._call("Upsert", context):
             points = [GrpcToRest.convert_point_struct(point) for point in request.points]
-            self.store.local.upsert(request.collection_name, points)
+            mode = GrpcToRest.convert_update_mode(request.update_mode)
+            self.store.local.upsert(request.collection_name, points, update_mode=mode)
             return _done()
 
     def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
