@@ -54,7 +54,7 @@ def compare(memory: Memory, copy: Memory, ledger: Ledger, on_window: Callable[[i
         if found is None or found.payload != record.payload:
             raise _difference(f"{_where(record)} {'otherwise' if found else 'not'} in the copy")
         windows += 1
-    expected, held = ledger.totals().windows, windows if copy.shared else copy.count()
+    expected, held = ledger.totals().windows, copy.count()
     if (windows, held) != (expected, expected):
         raise _difference(f"{windows} windows that are the same, of {held} in the copy and {expected} in its ledger")
 

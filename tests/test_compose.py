@@ -19,7 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
+
+from earshot.commands import app
+from engine.memory.server_options import ServerOptions
 
 ROOT = Path(__file__).parents[1]
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -138,15 +142,28 @@ def test_images_are_built_from_targets_that_exist() -> None:
         assert service["volumes"][0]["source"] in COMPOSE["volumes"]
 
 
-def test_every_setting_of_ours_is_one_that_the_code_reads() -> None:
-    code = "".join(
-        path.read_text(encoding="utf-8")
-        for package in ("earshot", "engine", "indexer")
-        for path in (ROOT / package).rglob("*.py")
-    )
-    own = {"EARSHOT_SOUNDS"}  # where a volume is, of no interest to the program
-    for name in set(re.findall(r"EARSHOT_[A-Z_]+", COMPOSE_TEXT + DOCKERFILE)) - own:
-        assert name in code, f"{name} is read by nobody"
+class Asked(dict[str, str]):
+    """An environment that notes which settings are read."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.names.add(name)
+        return default
+
+
+def test_every_setting_of_ours_is_one_that_is_read() -> None:
+    asked = Asked()
+    ServerOptions.from_environment(asked)
+    options = {
+        str(option.envvar)
+        for command in typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+        for option in command.params
+    }
+    named = set(re.findall(r"EARSHOT_[A-Z_]+", COMPOSE_TEXT + DOCKERFILE))
+    assert named >= asked.names, "every setting of the server can be handed to a container"
+    assert named - asked.names - options == {"EARSHOT_SOUNDS"}, "of which only the compose file knows"
 
 
 def test_stages_are_built_on_stages_or_a_pinned_image() -> None:
