@@ -11,6 +11,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -18,7 +19,7 @@ from threading import Thread
 import numpy as np
 
 from engine.encoders import BATCH_WINDOWS, Encoders
-from engine.memory.base import Memory
+from engine.memory.base import Memory, Patient
 from engine.session import cpu_count
 from indexer.flow import Flow
 from indexer.hearing import Decoder
@@ -68,7 +69,8 @@ def index(
     writer = Writer(encoders.space, memory, ledger, report)
     with flow.timed("write"):
         report.lost = mend(memory, ledger)
-    with flow.ctrl_c_stops():
+    waits = memory.until(flow.stop.is_set) if isinstance(memory, Patient) else nullcontext()
+    with flow.ctrl_c_stops(), waits:
         files: Iterable[Found] = _news(flow, found, ledger, options, progress)
         while files and not flow.stop.is_set():
             _hear(flow, files, options.jobs or cpu_count(), encoders, writer, lambda: on_progress(progress))
