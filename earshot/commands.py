@@ -158,7 +158,7 @@ def index(
 
 def _wait_s(as_json: bool) -> float:
     """How long a command that writes waits for another: until Ctrl-C where somebody watches."""
-    from earshot.keep import WAIT_S
+    from earshot.limits import WAIT_S
 
     return math.inf if show.err.is_terminal and not as_json else WAIT_S
 

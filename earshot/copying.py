@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from earshot.keep import WAIT_S, Keep, keep_at
+from earshot.keep import Keep, keep_at
+from earshot.limits import WAIT_S
 from earshot.places import LEDGER
 from engine.errors import LibraryError, SpaceMismatchError
 from engine.memory.base import Memory

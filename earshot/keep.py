@@ -7,14 +7,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from earshot.lock import LibraryLock
+from earshot.limits import WAIT_S as WAIT_S
 from earshot.places import LEDGER, default_folder, expanded, make_folder
+from earshot.sharing import SharedReader, Sharing
 from engine.memory.base import Memory
 from engine.memory.edge import EdgeMemory
 from engine.types import Space
-
-#: How long a search, or a run of ``index`` that nobody watches, waits for another process to finish with the library.
-WAIT_S = 10.0
 
 
 class Keep(Protocol):
@@ -70,12 +68,14 @@ def keep_at(library: str | Path | None) -> Keep:
 
 
 class FolderKeep:
-    """A folder with everything: the ledger, the lock, and a Qdrant Edge memory."""
+    """A folder with everything: the ledger, the lock, and a Qdrant Edge memory.
+
+    Who takes the lock holds the memory, and answers all others on a local socket (``Sharing``).
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock: LibraryLock | None = None
-        self._edge: EdgeMemory | None = None
+        self._sharing = Sharing(folder, self._memory_folder)
 
     @property
     def name(self) -> str:
@@ -106,33 +106,16 @@ class FolderKeep:
     @contextmanager
     def reading(self, space: Space, tidy: Callable[[Memory], None]) -> Iterator[Memory]:
         """See ``Keep.reading``."""
-        yield self._held(space, tidy, WAIT_S)
+        yield SharedReader(self._sharing, space, tidy)
 
     @contextmanager
     def writing(
         self, space: Space, tidy: Callable[[Memory], None], wait_s: float, on_wait: Callable[[str], None]
     ) -> Iterator[Memory]:
         """See ``Keep.writing``."""
-        yield self._held(space, tidy, wait_s)
-
-    def _held(self, space: Space, tidy: Callable[[Memory], None], wait_s: float) -> Memory:
-        if self._edge is None:
-            self._lock = LibraryLock(self.folder, wait_s)
-            edge = EdgeMemory(self._memory_folder)
-            try:
-                edge.ensure_space(space.space_id, space.dim)
-                tidy(edge)
-            except BaseException:
-                edge.close()
-                self._lock.release()
-                raise
-            self._edge = edge
-        return self._edge
+        with self._sharing.writing(space, tidy, wait_s, on_wait) as memory:
+            yield memory
 
     def close(self) -> None:
         """See ``Keep.close``."""
-        if self._edge is not None:
-            self._edge.close()
-            self._edge = None
-        if self._lock is not None:
-            self._lock.release()
+        self._sharing.close()

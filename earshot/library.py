@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from earshot.copying import COPY, require_whole
-from earshot.keep import WAIT_S, keep_at
-from earshot.limits import MOST_RESULTS
+from earshot.keep import keep_at
+from earshot.limits import MOST_RESULTS, WAIT_S
 from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, load_encoders
 from earshot.places import LEDGER, expanded
 from engine.encoders import Encoders, encode_sound, query_vectors
@@ -282,12 +282,16 @@ class Library:
         checked = check_encoders(self._encoders)
         with self._keep.reading(self._encoders.space, self._tidy) as memory:
             count = self._compare(memory)
-        return checked | {"memory": f"{count} windows, as many as the ledger has"}
+            known = "while it may be written to" if memory.shared else "as many as the ledger has"
+        return checked | {"memory": f"{count} windows, {known}"}
 
     def _compare(self, memory: Memory) -> int:
-        """How many windows the memory holds. Raises ``LibraryError`` if the ledger knows of another number."""
+        """How many windows the memory holds.
+
+        Raises ``LibraryError`` if the ledger knows of another number, unless somebody may just be writing to it.
+        """
         count, expected = memory.count(), self._ledger.totals().windows
-        if count != expected:
+        if count != expected and not memory.shared:
             raise LibraryError(f"{count} windows in the memory", f"{expected}", "run `earshot index` again")
         return count
 

@@ -4,3 +4,5 @@ from __future__ import annotations
 
 #: The most sounds that one search gives.
 MOST_RESULTS = 10_000
+#: How long a search, or a run of ``index`` that nobody watches, waits for another process to finish with the library.
+WAIT_S = 10.0

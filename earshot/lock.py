@@ -7,47 +7,76 @@ import json
 import os
 import platform
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from engine.errors import LibraryBusyError
+_NAME = "lock"
 
-_POLL_S = 0.05
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a library, since when (seconds since 1970) it does what, and where it can be asked."""
+
+    pid: int
+    host: str
+    since_s: float
+    doing: str
+    address: str | None = None
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since_s))
+        return f"process {self.pid} on {self.host}, {self.doing} since {since}"
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it runs on another machine."""
+        return self.host != platform.node()
 
 
 class LibraryLock:
     """An exclusive lock on ``folder/lock``. A killed holder leaves no stale lock: the system drops it."""
 
-    def __init__(self, folder: Path, wait_s: float) -> None:
-        """Take the lock, waiting up to ``wait_s``. Raises ``LibraryBusyError`` naming the holder."""
-        self._file: IO[str] = (folder / "lock").open("a+", encoding="utf-8")
-        deadline = time.monotonic() + wait_s
-        while not self._try():
-            if time.monotonic() >= deadline:
-                holder = self._holder()
-                self._file.close()
-                raise LibraryBusyError(f"the library {folder} held by {holder}", "it free", "wait for it, or stop it")
-            time.sleep(_POLL_S)
+    def __init__(self, file: IO[str], before: Holder | None) -> None:
+        """To be made by ``take``. ``before`` is what the last holder said, which may have been killed; ``mode`` is who
+        may read the file.
+        """
+        self._file = file
+        self.before = before
+        self.mode = os.fstat(file.fileno()).st_mode
+
+    @classmethod
+    def take(cls, folder: Path) -> LibraryLock | None:
+        """The lock, unless somebody else has it. Raises ``OSError`` where there can be none."""
+        file = (folder / _NAME).open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except BaseException:
+            file.close()
+            raise
+        return cls(file, holder_of(folder))
+
+    def say(self, doing: str, address: str | None) -> None:
+        """Let others read what we do, and where we answer."""
         self._file.seek(0)
         self._file.truncate()
-        json.dump({"pid": os.getpid(), "host": platform.node()}, self._file)
+        json.dump(asdict(Holder(os.getpid(), platform.node(), time.time(), doing, address)), self._file)
         self._file.flush()
-
-    def _try(self) -> bool:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _holder(self) -> str:
-        self._file.seek(0)
-        try:
-            holder = json.loads(self._file.read())
-            return f"process {holder['pid']} on {holder['host']}"
-        except (ValueError, KeyError, TypeError):
-            return "another process"
 
     def release(self) -> None:
         """Let others in. Twice is fine."""
         self._file.close()
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """Who said last that it holds the library; None where that can't be read, as while it is being written."""
+    try:
+        said = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        return Holder(
+            int(said["pid"]), str(said["host"]), float(said["since_s"]), str(said["doing"]), said.get("address")
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -61,8 +61,9 @@ class Memory(Protocol):
     Methods may be called from several threads.
     """
 
-    #: Whether somebody else may be writing to it, so that it may hold more than the ledger here knows.
-    shared: bool
+    @property
+    def shared(self) -> bool:
+        """Whether somebody else may be writing to it, so that it may hold more than the ledger here knows."""
 
     def ensure_space(self, space_id: str, dim: int) -> None:
         """Create the collection for this space, or open it. Must come first; again with the same space is fine.

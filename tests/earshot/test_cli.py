@@ -221,8 +221,10 @@ def test_an_empty_library_says_how_to_fill_it(shell: Shell):
 
 
 def test_a_held_library_is_named_with_its_holder(indexed: Shell, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("earshot.keep.WAIT_S", 0.0)
-    lock = LibraryLock(indexed.folder / "lib", wait_s=0)
+    monkeypatch.setattr("earshot.limits.WAIT_S", 0.0)
+    lock = LibraryLock.take(indexed.folder / "lib")
+    assert lock
+    lock.say("indexing", None)
     try:
         assert "held by process" in indexed.run("index", "sounds", status=1).stderr
         indexed.run("status")

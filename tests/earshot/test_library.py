@@ -11,6 +11,7 @@ import soundfile
 from earshot import Library
 from earshot.clips import save_clips
 from earshot.limits import MOST_RESULTS
+from earshot.lock import LibraryLock
 from engine.audio import read_stretch
 from engine.errors import AudioError, LibraryBusyError, LibraryError, QueryError, SpaceMismatchError
 from engine.fakes import FakeEncoders
@@ -71,11 +72,27 @@ def test_no_library_is_made_by_asking(tmp_path: Path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_one_process_at_a_time(library: Library, tmp_path: Path, sounds: Path):
+def test_one_indexes_at_a_time_and_all_search(library: Library, tmp_path: Path, sounds: Path):
+    told: list[str] = []
+    asked: list[object] = []
     with Library(tmp_path / "library", encoders=FakeEncoders()) as second:
-        assert second.status().files == 3
-        with pytest.raises(LibraryBusyError, match="held by process"):
-            second.index([sounds], wait_s=0.1)
+
+        def meanwhile(_: object) -> None:
+            if asked:
+                return
+            asked.append(second.search("band500")[0].path)
+            asked.append(second.search("band63"))
+            asked.append(second.status().files)
+            asked.append(second.check()["memory"])
+            with pytest.raises(LibraryBusyError, match=r"held by process \d+ on .*, indexing since 20"):
+                second.index([sounds], wait_s=0.6, on_wait=told.append)
+
+        library.index([sounds], on_progress=meanwhile)
+        assert asked == [str(sounds / "500.wav"), [], 3, "9 windows, while it may be written to"]
+        assert len(told) == 1
+        assert "waiting for process" in told[0]
+        assert second.index([sounds]).skipped == 3, "the first one does not write any more, and made room"
+        assert len(library.search("band500")) == 1, "asking the second from now on"
 
 
 def test_encode_audio_takes_any_rate(library: Library):
@@ -148,9 +165,12 @@ def test_results_are_bounded(library: Library):
 
 
 def test_index_waits_for_its_turn(library: Library, tmp_path: Path, sounds: Path):
-    """A search that is open for a moment must not make a nightly index fail."""
+    """A search that is open for a moment must not make a nightly index fail, not even one that answers nobody."""
+    library.close()
+    lock = LibraryLock.take(tmp_path / "library")
+    assert lock
     with Library(tmp_path / "library", encoders=FakeEncoders()) as second:
-        turn = threading.Timer(0.3, library.close)
+        turn = threading.Timer(0.3, lock.release)
         turn.start()
         assert second.index([sounds]).skipped == 3
         turn.join()
