@@ -76,7 +76,9 @@ def explained(error: BaseException, where: str, asked: str, has_key: bool) -> Me
     status = _status(error)
     if _is_tls(error):
         return MemoryStoreError(
-            failed, "a certificate that this machine trusts", "SSL_CERT_FILE may name its authority"
+            failed,
+            "TLS with a certificate trusted here",
+            "use http:// if it has none; SSL_CERT_FILE may name an authority",
         )
     if any(sign in words.lower() for sign in _NO_ROOM):
         return MemoryStoreError(

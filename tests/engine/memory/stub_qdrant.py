@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -97,13 +99,18 @@ class Store:
 class Stub:
     """The server: ``url`` for REST, ``grpc_port`` for gRPC; ``fault(method, path)`` may answer in its place."""
 
-    def __init__(self, key: str | None = None) -> None:
+    def __init__(self, key: str | None = None, certificate: Path | None = None) -> None:
         self.store = Store()
         self.key = key
+        self.prefix = ""
         self.fault: Ask = lambda method, path: False
         self.requests: list[tuple[str, str]] = []
-        self._rest = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": self}))
-        self._rest.daemon_threads = True
+        self._rest = _Quiet(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": self}))
+        self._scheme = "https" if certificate else "http"
+        if certificate:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate)
+            self._rest.socket = tls.wrap_socket(self._rest.socket, server_side=True)
         self._thread = threading.Thread(target=self._rest.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
         self._rpc = rpc.server(ThreadPoolExecutor(8))
@@ -119,7 +126,7 @@ class Stub:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
         self._rest.shutdown()
@@ -133,9 +140,9 @@ class Stub:
 
 
 @contextmanager
-def stub(key: str | None = None) -> Iterator[Stub]:
-    """A server for the time inside."""
-    server = Stub(key)
+def stub(key: str | None = None, certificate: Path | None = None) -> Iterator[Stub]:
+    """A server for the time inside; by https with a certificate and its key, in one PEM file."""
+    server = Stub(key, certificate)
     try:
         yield server
     finally:
@@ -146,6 +153,13 @@ def fails(status: int, words: str = "it is so", headers: dict[str, str] | None =
     """An answer in Qdrant's form of an error."""
     body = json.dumps({"status": {"error": words}, "time": 0.0}).encode()
     return status, {"Content-Type": "application/json", **(headers or {})}, body
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that broke off: some tests want that."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -166,10 +180,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
         elif fault is not False:
             self._answer(*fault)
+        elif not path.startswith(self.stub.prefix):
+            self._answer(404, {"Content-Type": "text/html"}, b"<html>not here</html>")
         elif path != "/" and self.stub.key and self.headers.get("api-key") != self.stub.key:
             self._answer(401, {}, b"Must provide an API key or an Authorization bearer token")
         else:
-            self._answer(*self._result(path, body))
+            self._answer(*self._result(path.removeprefix(self.stub.prefix) or "/", body))
 
     do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - the names http.server looks for
 
