@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.windows import DIM, SPACE, WINDOWS, clustered, window_of
-from engine.memory.base import chunks
+from benchmarks.windows import DIM, SPACE, WINDOWS, batches, clustered, window_of
 from engine.memory.edge import EdgeMemory
 from engine.memory.matching import matches
 from engine.types import Clause, Filter, FloatArray, Point
@@ -49,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, points: list[Point]) -> Iter
     """All windows written, nothing optimised yet; the tests below stand in the order of a library's life."""
     with EdgeMemory(tmp_path_factory.mktemp("memory")) as memory:
         memory.ensure_space(SPACE, DIM)
-        for batch in chunks(points, 256):
+        for batch in batches(points, 256):
             memory.upsert(batch)
         memory.flush()
         yield memory
@@ -77,18 +76,6 @@ def test_fill_in_a_process_of_its_own(benchmark: BenchmarkFixture, tmp_path: Pat
     print(f"\n{benchmark.name}: {json.dumps(benchmark.extra_info)}")
 
 
-def test_upsert_10_000(benchmark: BenchmarkFixture, tmp_path: Path, points: list[Point]) -> None:
-    with EdgeMemory(tmp_path) as memory:
-        memory.ensure_space(SPACE, DIM)
-
-        def write() -> None:
-            for batch in chunks(points[:10_000], 256):
-                memory.upsert(batch)
-            memory.flush()
-
-        benchmark.pedantic(write, rounds=3)
-
-
 @pytest.mark.parametrize("name", ["all", "substring"])
 def test_search_before_optimise(name: str, benchmark: BenchmarkFixture, built: EdgeMemory, queries: FloatArray) -> None:
     benchmark.pedantic(searching(built, queries, FILTERS[name]), rounds=100)
@@ -96,6 +83,8 @@ def test_search_before_optimise(name: str, benchmark: BenchmarkFixture, built: E
 
 def test_optimise(benchmark: BenchmarkFixture, built: EdgeMemory) -> None:
     benchmark.pedantic(built.optimise, rounds=1)
+    if not benchmark.disabled:
+        benchmark.extra_info["points_per_s"] = round(WINDOWS / benchmark.stats.stats.median)
 
 
 @pytest.mark.parametrize("name", FILTERS)

@@ -12,25 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.library import QUERIES, fill_library
 from benchmarks.targets import judge
 from earshot import Library
 from earshot.demo import write_sounds
 from engine.audio import read_samples
-from engine.memory.edge import EdgeMemory
-from engine.types import FloatArray, Moment, Point, point_id
+from engine.types import Moment
 
 WINDOWS = 100_000
-WINDOWS_A_FILE = 10
-QUERIES = (
-    "a dog barking",
-    "rain on a roof",
-    "someone typing on a keyboard",
-    "a siren far away",
-    "footsteps on gravel",
-    "church bells",
-    "an engine starting",
-    "glass breaking",
-)
 
 
 @pytest.fixture(scope="module")
@@ -44,44 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, sounds: list[Path]) -> Path
     """A library of 100,000 windows in 10,000 files: vectors near those of words and of sounds, as real ones are."""
     folder = tmp_path_factory.mktemp("library")
     with Library(folder) as library:
-        space = library._encoders.space
-        heard = [
-            library.encode_audio(read_samples(path, space.sample_rate_hz), space.sample_rate_hz) for path in sounds
-        ]
-        centres = np.concatenate([library.encode_text(QUERIES), np.stack(heard)])
-    rng = np.random.default_rng(0)
-    with EdgeMemory(folder / "memory" / "sounds") as memory:
-        memory.ensure_space(space.space_id, space.dim)
-        for first in range(0, WINDOWS, 5000):
-            memory.upsert(
-                [point(n, vector, space.space_id) for n, vector in enumerate(near(rng, centres, 5000), first)]
-            )
-        memory.optimise()
+        rate_hz = library._encoders.space.sample_rate_hz
+        heard = [library.encode_audio(read_samples(path, rate_hz), rate_hz) for path in sounds]
+    fill_library(folder, WINDOWS, heard)
     return folder
-
-
-def near(rng: np.random.Generator, centres: FloatArray, n: int) -> FloatArray:
-    """Unit vectors ``[n, dim]`` scattered around mixtures of the centres ``[m, dim]``."""
-    mixed = rng.dirichlet(np.full(len(centres), 0.3), n) @ centres
-    noisy = mixed + rng.standard_normal((n, centres.shape[1])) * 0.06
-    return (noisy / np.linalg.norm(noisy, axis=1, keepdims=True)).astype(np.float32)
-
-
-def point(n: int, vector: FloatArray, space_id: str) -> Point:
-    file, window = divmod(n, WINDOWS_A_FILE)
-    sha256 = f"{file:064x}"
-    payload = {
-        "sha256": sha256,
-        "paths": [f"/archive/{file % 97:03}/recording {file:05}.wav"],
-        "window": window,
-        "start_s": float(window),
-        "end_s": window + 2.0,
-        "duration_s": WINDOWS_A_FILE + 1.0,
-        "format": "wav",
-        "sample_rate_hz": 48_000,
-        "channels": 2,
-    }
-    return Point(point_id(sha256, space_id, window), vector, payload)
 
 
 @pytest.mark.timeout(1200)

@@ -16,11 +16,15 @@ HEAD = """# Benchmarks
 Made by `make bench`; nothing here is written by hand. Times are of one call: the median of all rounds, and the range.
 """
 TITLES = {
+    "bench_copy": "Copying a library of 40,000 windows",
+    "bench_decode": "Decoding in processes, and in threads",
     "bench_encode": "Encoding: the starter's towers on one core",
     "bench_index": "Indexing a folder, end to end",
     "bench_memory": "The embedded memory at 100,000 windows",
     "bench_moments": "Moments",
     "bench_search": "From words or a sound to hits, at 100,000 windows",
+    "bench_sharing": "Searching 40,000 windows that another process holds",
+    "bench_upload": "Writing points: the embedded memory, and this side of a server",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from engine.types import FloatArray, Point, point_id
@@ -37,3 +39,8 @@ def window_of(index: int, vector: FloatArray) -> Point:
         "end_s": 2.5 * window + 5,
     }
     return Point(point_id(sha256, SPACE, window), vector, payload)
+
+
+def batches(points: Sequence[Point], size: int) -> Iterator[Sequence[Point]]:
+    """The points, ``size`` at a time."""
+    return (points[first : first + size] for first in range(0, len(points), size))
