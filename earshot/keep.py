@@ -12,7 +12,9 @@ from earshot.places import LEDGER, default_folder, expanded, make_folder
 from earshot.sharing import SharedReader, Sharing
 from engine.memory.base import Memory
 from engine.memory.edge import EdgeMemory
+from engine.memory.server_options import is_url
 from engine.types import Space
+from indexer.ledger import Totals
 
 
 class Keep(Protocol):
@@ -35,13 +37,16 @@ class Keep(Protocol):
         """Which memory it has, and where, for ``status``."""
 
     def exists(self) -> bool:
-        """Whether there is a library here; asks nobody but this machine."""
+        """Whether there is a library here; of one on a server this machine may know without asking."""
 
     def make(self) -> None:
         """Make the folder of its ledger. Raises ``LibraryError``."""
 
     def known_space(self) -> tuple[str, int] | None:
         """The space its memory was made in, and the numbers of a vector; None where there is no memory yet."""
+
+    def totals(self) -> Totals | None:
+        """What its memory holds, if others than this machine's ledger fill it too; ``failed`` is 0 then."""
 
     def reading(self, space: Space, tidy: Callable[[Memory], None]) -> AbstractContextManager[Memory]:
         """Its memory, to be read only, for the time inside; what is opened for that may stay open until ``close``.
@@ -63,7 +68,11 @@ class Keep(Protocol):
 
 
 def keep_at(library: str | Path | None) -> Keep:
-    """The keep of the library that the user means: a folder; default: ``default_folder()``."""
+    """The keep of the library that the user means: a server's URL, or a folder; default: ``default_folder()``."""
+    if is_url(library):
+        from earshot.served import ServedKeep
+
+        return ServedKeep(str(library))
     return FolderKeep(expanded(library) if library is not None else default_folder())
 
 
@@ -102,6 +111,10 @@ class FolderKeep:
     def known_space(self) -> tuple[str, int] | None:
         """See ``Keep.known_space``."""
         return EdgeMemory(self._memory_folder).known_space()
+
+    def totals(self) -> Totals | None:
+        """See ``Keep.totals``: all of it is in the ledger."""
+        return None
 
     @contextmanager
     def reading(self, space: Space, tidy: Callable[[Memory], None]) -> Iterator[Memory]:
