@@ -16,7 +16,7 @@ from engine.errors import LibraryBusyError, LibraryError, MemoryStoreError
 from engine.memory.base import Memory
 from engine.memory.checks import check_filter
 from engine.memory.edge import EdgeMemory
-from engine.memory.guest import GuestMemory, HolderGoneError, ReadingMemory
+from engine.memory.guest import GuestMemory, HolderGoneError, HolderStuckError, ReadingMemory
 from engine.memory.host import Host, remove_stale
 from engine.memory.turns import Turns
 from engine.types import Filter, FloatArray, Hit, Record, Space
@@ -55,7 +55,7 @@ class Sharing:
         """The answer of whoever holds the memory; where nobody does, we take it.
 
         Where the holder ends on the way, the question is asked again. Raises ``LibraryBusyError`` if the holder
-        neither answers nor ends for ``WAIT_S``.
+        neither answers nor ends.
         """
         deadline = 0.0
         while True:
@@ -71,6 +71,8 @@ class Sharing:
                 deadline = deadline or time.monotonic() + WAIT_S
                 if time.monotonic() >= deadline:
                     raise self._busy() from error
+            except HolderStuckError as error:
+                raise self._busy() from error
             time.sleep(_POLL_S)
 
     @contextmanager
@@ -107,7 +109,7 @@ class Sharing:
     def _ask_to_be_let_in(self, space: Space) -> None:
         try:
             self._guest(space).ask_to_be_let_in()
-        except HolderGoneError:
+        except (HolderGoneError, HolderStuckError):
             self._asked = None
 
     def _taken(self, space: Space, tidy: Tidy) -> bool:

@@ -14,12 +14,16 @@ from engine.memory.checks import check_filter, check_k, check_vector
 from engine.memory.wire import PROTOCOL, WireError, answered, filter_message, send
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
-#: How long the holder may take for the next part of an answer.
-_ANSWER_S = 30.0
+#: How long the holder may take to say that it is there, and for the next part of an answer.
+_HELLO_S, _ANSWER_S = 10.0, 30.0
 
 
 class HolderGoneError(LibraryBusyError):
     """The holder ended, or let go of the library, before it had answered: ask whoever holds it now."""
+
+
+class HolderStuckError(LibraryBusyError):
+    """The holder is there and does not answer, as where it was stopped with Ctrl-Z."""
 
 
 class ReadingMemory(ABC):
@@ -81,7 +85,7 @@ class ReadingMemory(ABC):
 class GuestMemory(ReadingMemory):
     """A ``Memory`` that ``engine.memory.host.Host`` answers for; what the holder raises is raised here.
 
-    Every call may raise ``HolderGoneError``.
+    Every call may raise ``HolderGoneError`` and ``HolderStuckError``.
     """
 
     def __init__(self, address: Path) -> None:
@@ -150,10 +154,14 @@ class GuestMemory(ReadingMemory):
         """The parts of the answer, each items with their floats, as they come."""
         question = {"protocol": PROTOCOL, "ask": ask, "space": space} | (more or {})
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as holder:
-            holder.settimeout(_ANSWER_S)
+            holder.settimeout(_HELLO_S if ask == "hello" else _ANSWER_S)
             try:
                 holder.connect(str(self._address))
                 send(holder, question, floats)
                 yield from answered(holder)
+            except TimeoutError as error:
+                raise HolderStuckError(
+                    "a process that does not answer", "an answer", "wait for it, or stop it"
+                ) from error
             except (OSError, WireError) as error:
                 raise HolderGoneError(f"no answer at {self._address} ({error})", "one", "try again") from error

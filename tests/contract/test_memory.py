@@ -29,6 +29,7 @@ from engine.memory.exact import ExactMemory
 from engine.memory.server import ServerMemory
 from engine.memory.server_options import ServerOptions
 from engine.types import Clause, Filter, FloatArray, Hit, Point
+from tests.engine.memory.asked import AskedMemory
 from tests.engine.memory.stub_qdrant import Stub
 
 REAL_URL = os.environ.get("EARSHOT_TEST_QDRANT_URL")
@@ -104,6 +105,7 @@ class Served:
 MEMORIES: dict[str, Callable[[Path], Memory]] = {
     "exact": lambda folder: ExactMemory(),
     "edge": EdgeMemory,
+    "edge, asked over a socket": AskedMemory,
     "server, local mode": lambda folder: ServerMemory("http://localhost", client=Local(folder)),  # type: ignore[arg-type]
     "server, REST to a stub": lambda folder: Served.on_stub(folder, by_grpc=False),
     "server, gRPC to a stub": lambda folder: Served.on_stub(folder, by_grpc=True),
