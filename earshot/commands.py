@@ -67,7 +67,12 @@ app.add_typer(bundle_app, name="bundle")
 
 LibraryOption = Annotated[
     str | None,
-    typer.Option("--library", "-l", envvar="EARSHOT_LIBRARY", help="The library's folder. \\[default: your own]"),
+    typer.Option(
+        "--library",
+        "-l",
+        envvar="EARSHOT_LIBRARY",
+        help="The library: a folder, or a server's URL. \\[default: your own]",
+    ),
 ]
 BundleOption = Annotated[
     str | None,
@@ -297,6 +302,23 @@ def doctor(
     for name, value in {"version": __version__, **checks}.items():
         if value:
             show.say(f"ok {name:>8}  {'; '.join(value) if isinstance(value, list) else value}", style="green")
+
+
+@app.command(epilog="Examples:\n\n  earshot repair\n\n  earshot repair --library /mnt/archive/library --json")
+def repair(library: LibraryOption = None, bundle: BundleOption = None, as_json: JsonOption = False) -> None:
+    """Read the whole library, move what is damaged aside, and rebuild a ledger from the memory.
+
+    Exit status 0: whole now; 3: sounds were lost that `earshot index` has to hear again.
+    """
+    from earshot.repair import repair as repair_library
+
+    report = repair_library(library, bundle, show.remark)
+    if as_json:
+        show.print_json(report.to_dict())
+    else:
+        show.print_repair(report)
+    if not report.is_whole:
+        raise typer.Exit(EXIT_FAILED_FILES)
 
 
 def _examine(library: str | None, bundle: str | None, device: DeviceChoice) -> dict[str, Any]:

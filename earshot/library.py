@@ -14,9 +14,9 @@ from earshot.copying import COPY, require_whole
 from earshot.keep import keep_at
 from earshot.limits import MOST_RESULTS, WAIT_S
 from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, load_encoders
-from earshot.places import LEDGER, expanded
+from earshot.places import LEDGER, MEMORY, expanded
 from engine.encoders import Encoders, encode_sound, query_vectors
-from engine.errors import AudioError, BundleError, LibraryError, QueryError, SpaceMismatchError
+from engine.errors import AudioError, BundleError, LibraryError, MemoryStoreError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
 from engine.search import calibration_for, find_moments, parse_filter
 from engine.types import Device, FloatArray, Moment
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a library holds. ``failed`` counts files that could not be heard."""
+    """What a library holds. ``failed`` counts files that could not be heard, of a server those of this machine.
+
+    Of a server, ``files`` counts different sounds, and ``audio_s`` is estimated where these are very many.
+    """
 
     files: int
     windows: int
@@ -81,6 +84,8 @@ class Library:
         self._bundle = bundle
         self._closed = False
         known = self._keep.exists()
+        if not known and (self.folder / MEMORY).exists():
+            raise _lost_ledger(self.folder)
         if not known and not create:
             raise LibraryError(f"no library in {self._keep.name}", "one", "make it with `earshot index FOLDER`")
         if encoders is None and (bundle is not None or not known):
@@ -88,10 +93,12 @@ class Library:
         self._loaded: Encoders | None = encoders
         if not known:
             _ = self._encoders.audio  # a broken model or a missing device must not leave a library behind
-            self._keep.make()
+        self._keep.make()
         self._ledger = Ledger(self.folder / LEDGER)
         try:
             require_whole(self._ledger, self._keep.name)
+            if known and self._ledger.setting("space_id") is None and (space := self._keep.known_space()):
+                self._ledger.settle("space_id", space[0])  # a server that others filled
             if self._loaded is not None or self._ledger.setting("space_id") is None:
                 self._settle_space()
         except BaseException:
@@ -261,10 +268,17 @@ class Library:
             raise AudioError(f"{path}: {error.found}", error.expected, error.action) from error
 
     def status(self) -> Status:
-        """Counts, from the ledger alone: works while another process is indexing, and without the bundle."""
+        """Counts, from the ledger alone: works while another process is indexing, and without the bundle.
+
+        Of a server, what all its indexers hold; where it does not answer, what this machine's ledger knows.
+        """
         self._require_open()
-        totals = self._ledger.totals()
-        return Status(totals.files, totals.windows, totals.failed, totals.audio_s, self.space_id, self._keep.memory)
+        ours, memory = self._ledger.totals(), self._keep.memory
+        try:
+            totals = self._keep.totals() or ours
+        except MemoryStoreError as error:
+            totals, memory = ours, f"{memory}; only what this machine knows of it ({error})"
+        return Status(totals.files, totals.windows, ours.failed, totals.audio_s, self.space_id, memory)
 
     def failed(self) -> list[FileRow]:
         """The files that could not be heard, each with its reason."""
@@ -297,6 +311,8 @@ class Library:
 
     def _tidy(self, memory: Memory) -> None:
         """Remove what a killed run left half heard."""
+        if self._ledger.is_blank and (self.folder / MEMORY).exists() and memory.count():
+            raise _lost_ledger(self.folder)  # or all that is remembered would be left-overs
         remove_orphans(memory, self._ledger)
 
     def _require_open(self) -> None:
@@ -316,3 +332,9 @@ class Library:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _lost_ledger(folder: Path) -> LibraryError:
+    return LibraryError(
+        f"a memory without its ledger in {folder}", "both", "`earshot repair` makes the ledger anew from the memory"
+    )

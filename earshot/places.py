@@ -9,6 +9,8 @@ import platformdirs
 from engine.errors import LibraryError
 
 LEDGER = "ledger.sqlite"
+#: Where a library in a folder keeps its vectors.
+MEMORY = Path("memory") / "sounds"
 
 
 def default_folder() -> Path:

@@ -26,6 +26,7 @@ from indexer.paths import text_path
 
 if TYPE_CHECKING:
     from earshot.copying import CopyProgress, CopyReport
+    from earshot.repair import Repaired
     from engine.types import Moment
     from indexer.report import IndexReport
     from indexer.report import Progress as IndexProgress
@@ -257,6 +258,24 @@ def print_report(report: IndexReport) -> None:
         say(f"the memory had lost {report.lost} sounds: {found}", style="yellow")
     print_failures("heard in part", report.damaged, "earshot status --failed")
     print_failures("failed", report.failed, "earshot status --failed")
+
+
+def print_repair(report: Repaired) -> None:
+    """What `repair` found and did, and what is left to do."""
+    say(f"ledger: {report.ledger}; memory: {report.memory}; {report.windows} windows of {report.files} files")
+    if report.aside:
+        say(f"what was damaged lies in {report.aside}", style="dim")
+    if report.unsound:
+        say(f"{report.unsound} windows were not as they had been written", style="yellow")
+    if not report.bundle:
+        say("its bundle is not here: name it once with `earshot index --bundle`", style="yellow")
+    if not report.is_whole:
+        lost = f"{report.lost} sounds" if report.lost else "what was lost"
+        say(f"run `earshot index` on your folders again: it hears {lost} anew", style="yellow")
+    elif report.ledger != "whole":
+        say("the next `earshot index` reads every file once, and knows it by its content")
+    else:
+        say("nothing to repair" if report.was_whole else "repaired", style="green")
 
 
 def print_failures(what: str, failures: Sequence[tuple[str, str]], more: str = "", most: int = 20) -> None:

@@ -110,12 +110,12 @@ def _mp3_bytes(stream: BinaryIO) -> int:
 
 def _caf_bytes(stream: BinaryIO) -> int:
     """Where the data chunk of a caf ends (Core Audio Format 1.0, "Data Chunk"); 0 where its size is unknown."""
-    at = 8
+    at, there = 8, stream.seek(0, os.SEEK_END)
     for _ in range(_MAX_CHUNKS):
+        if at > there - 12:
+            break
         stream.seek(at)
         raw = stream.read(12)
-        if len(raw) < 12:
-            break
         name, size = struct.unpack(">4sq", raw)
         if size < 0:
             break

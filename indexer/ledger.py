@@ -48,6 +48,8 @@ MIGRATIONS = (
 )
 _FILE = "SELECT path, size_bytes, mtime_ns, sha256, reason, transient FROM files"
 LOST = "none of its vectors in the memory, or not all; expected all that were heard; index it again"
+#: How far the end of a content's last window may be from its duration: both are counts of samples by a rate.
+END_TOLERANCE_S = 1e-3
 #: How long one process waits for another that is just writing.
 BUSY_S = 30.0
 _TALLY_AT_ONCE = 10_000
@@ -78,19 +80,34 @@ class Totals:
     audio_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What one point of a memory says of its content; its first window says all paths."""
+
+    sha256: str
+    window: int
+    end_s: float
+    duration_s: float | None
+    paths: Sequence[Path]
+
+
 class Ledger:
     """The ledger of one library; safe to use from several threads of one process."""
 
     def __init__(self, path: Path) -> None:
         """Open or create it. Raises ``LibraryError`` if it is damaged or of a newer earshot."""
-        self._lock = threading.RLock()
+        self._lock, self._path = threading.RLock(), path
         try:
             self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._use_wal()
             self._db.execute("PRAGMA synchronous=FULL")
             self._migrate(path)
-        except sqlite3.Error as error:
-            raise LibraryError(f"a ledger that can't be opened ({path}: {error})", "an SQLite file", "") from error
+        except sqlite3.OperationalError as error:  # the disk's fault, or a lock's, not the file's
+            raise LibraryError(
+                f"a ledger that can't be opened ({path}: {error})", "one to read and write", "check its disk"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise damaged_ledger(path, str(error)) from error
 
     def _use_wal(self) -> None:
         """Several processes may create a ledger at once; SQLite does not wait for this change of mode by itself."""
@@ -260,6 +277,54 @@ class Ledger:
                 marks = ", ".join("?" for _ in rows.description)
                 self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", wanted)
 
+    def rebuild(self, points: Iterable[Remembered]) -> int:
+        """Take contents and paths from ``points``, all that the memory holds, in any order. Bounded memory.
+
+        A content is whole if no window is missing up to its end; others become pending and have no files: returns how
+        many. All in one transaction. Of files, size and time are unknown, so that the next run looks at each.
+        """
+        with self._lock, self.transaction():
+            self._db.execute(
+                "CREATE TEMP TABLE seen (sha256 TEXT PRIMARY KEY, points INTEGER, last INTEGER, end_s REAL, "
+                "duration_s REAL) WITHOUT ROWID"
+            )
+            self._db.execute("CREATE TEMP TABLE placed (path BLOB PRIMARY KEY, sha256 TEXT) WITHOUT ROWID")
+            for point in points:
+                self._db.execute(
+                    "INSERT INTO seen VALUES (?, 1, ?, ?, ?) ON CONFLICT (sha256) DO UPDATE SET points = points + 1, "
+                    "last = max(last, excluded.last), end_s = max(end_s, excluded.end_s), "
+                    "duration_s = coalesce(duration_s, excluded.duration_s)",
+                    (point.sha256, point.window, point.end_s, point.duration_s),
+                )
+                places = ((os.fsencode(path), point.sha256) for path in point.paths)
+                self._db.executemany("INSERT OR REPLACE INTO placed VALUES (?, ?)", places)
+            self._db.execute(
+                "INSERT OR REPLACE INTO contents SELECT sha256, iif(points = last + 1 AND end_s >= duration_s - ?, "
+                "'indexed', 'pending'), points, coalesce(duration_s, 0), NULL FROM seen",
+                (END_TOLERANCE_S,),
+            )
+            self._db.execute(
+                "INSERT OR REPLACE INTO files SELECT path, -1, 0, sha256, NULL, 0 FROM placed "
+                "JOIN contents USING (sha256) WHERE state = 'indexed'"
+            )
+            self._db.execute("DROP TABLE seen")
+            self._db.execute("DROP TABLE placed")
+            return int(self._db.execute("SELECT count(*) FROM contents WHERE state = 'pending'").fetchone()[0])
+
+    def check(self) -> None:
+        """Read all of it. Raises ``LibraryError`` if it is damaged."""
+        try:
+            said = [row[0] for row in self._all("PRAGMA integrity_check(1)")]
+        except sqlite3.DatabaseError as error:
+            said = [str(error)]
+        if said != ["ok"]:
+            raise damaged_ledger(self._path, said[0])
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing was ever written to it, as is so of a new one."""
+        return self._one("SELECT 1 FROM contents UNION ALL SELECT 1 FROM files LIMIT 1") is None
+
     def files(self, failed: bool | None = None) -> Iterator[FileRow]:
         """Rows of all files, of the failed ones, or of the others; a page at a time, by path."""
         condition = {None: "1", True: "reason IS NOT NULL", False: "reason IS NULL"}[failed]
@@ -306,6 +371,15 @@ class Ledger:
     def _write(self, sql: str, *values: Any) -> None:
         with self._lock:
             self._db.execute(sql, values)
+
+
+def damaged_ledger(path: Path, said: str) -> LibraryError:
+    """What to say of a ledger that SQLite can't read."""
+    return LibraryError(
+        f"a damaged ledger ({path}: {said})",
+        "an SQLite file",
+        "`earshot repair` rebuilds it from the memory, without hearing anything again",
+    )
 
 
 def _file_row(row: tuple[Any, ...]) -> FileRow:

@@ -95,7 +95,7 @@ def open_shard(folder: Path, dim: int) -> qdrant.EdgeShard:
         with refusals(folder, "making a shard"):
             _make(folder, dim)
     check_room(folder, ROOM_TO_OPEN)
-    with refusals(folder, "opening the shard", f"if it stays so, remove {folder} and index again"):
+    with refusals(folder, "opening the shard", "if it stays so, `earshot repair` sets it aside"):
         return qdrant.EdgeShard.load(str(folder), config(dim))
 
 

@@ -1,0 +1,205 @@
+"""`earshot repair`: a library examined to its last point, and made whole again from the half that is.
+
+What is damaged is moved aside, into the folder ``damaged`` of the library, and never deleted. A ledger is rebuilt from
+the memory; a memory can't be, so its sounds are marked to be heard again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from earshot.keep import FolderKeep, Keep, keep_at
+from earshot.limits import WAIT_S
+from earshot.places import LEDGER, MEMORY, bundles_folder, expanded
+from engine.bundle import known_bundles, open_bundle
+from engine.errors import BundleError, LibraryError, MemoryStoreError
+from engine.memory.base import Memory
+from engine.types import Space
+from indexer.ledger import Ledger
+from indexer.repair import compare, rebuild
+
+WHOLE, REBUILT, RENEWED = "whole", "rebuilt", "empty"
+
+
+@dataclass(slots=True)
+class Repaired:
+    """What was found and done. ``lost`` counts the contents that are to be heard again, by `earshot index`."""
+
+    ledger: str = WHOLE
+    memory: str = WHOLE
+    files: int = 0
+    windows: int = 0
+    unsound: int = 0
+    lost: int = 0
+    aside: str | None = None
+    bundle: str | None = None
+
+    @property
+    def was_whole(self) -> bool:
+        """Whether there was nothing to repair."""
+        return (self.ledger, self.memory, self.unsound, self.lost) == (WHOLE, WHOLE, 0, 0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left to be heard again."""
+        return self.memory == WHOLE and not (self.lost or self.unsound)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The public JSON form."""
+        return {"was_whole": self.was_whole, "is_whole": self.is_whole, **asdict(self)}
+
+
+def repair(
+    library: str | Path | None, bundle: str | None = None, on_wait: Callable[[str], None] = lambda _: None
+) -> Repaired:
+    """Examine a library in a folder, and repair it.
+
+    ``bundle`` is the one it was made with, where nothing says so any more. Raises ``LibraryError`` where there is no
+    library, or one of a newer earshot; ``LibraryBusyError``; ``MemoryStoreError`` where the disk is at fault.
+    """
+    keep = keep_at(library)
+    memory_folder = keep.folder / MEMORY
+    if not isinstance(keep, FolderKeep) or not (keep.exists() or memory_folder.exists()):
+        raise LibraryError(f"no library in {keep.name}", "one in a folder", "make it with `earshot index FOLDER`")
+    report, aside = Repaired(), _Aside(keep.folder)
+    ledger = _open_ledger(keep.folder / LEDGER, aside)
+    if ledger is None or (ledger.is_blank and memory_folder.exists()):
+        report.ledger = REBUILT
+    ledger = ledger or Ledger(keep.folder / LEDGER)
+    try:
+        space_id = _examine(keep, memory_folder, ledger, bundle, report, on_wait)
+        if space_id is None and (memory_folder.exists() or ledger.totals().windows):  # gone, or can't be read
+            if memory_folder.exists():
+                aside.take(memory_folder)
+            report.memory, report.lost = RENEWED, ledger.disown_lost(())
+        space_id = space_id or ledger.setting("space_id")
+        report.bundle = _settle(ledger, space_id, bundle) if space_id else None
+        report.files = ledger.totals().files
+        report.aside = aside.used
+    finally:
+        ledger.close()
+        keep.close()
+    return report
+
+
+def _open_ledger(path: Path, aside: _Aside) -> Ledger | None:
+    """The ledger if all of it can be read; a damaged one is moved aside. Raises for one of a newer earshot."""
+    if not path.exists():
+        return None
+    ledger = None
+    try:
+        ledger = Ledger(path)
+        ledger.check()
+    except LibraryError as error:
+        if ledger is not None:
+            ledger.close()
+        if "damaged" not in error.found:
+            raise
+        aside.take(path, *(path.with_name(path.name + end) for end in ("-wal", "-shm")))
+        return None
+    return ledger
+
+
+def _examine(
+    keep: Keep,
+    memory_folder: Path,
+    ledger: Ledger,
+    bundle: str | None,
+    report: Repaired,
+    on_wait: Callable[[str], None],
+) -> str | None:
+    """Read every point, and make the ledger agree with what was read; returns the space, None for a damaged memory."""
+
+    def nothing(_: Memory) -> None:
+        """What a killed run left is removed by the next one: here nothing is deleted."""
+
+    try:
+        known = _known_space(keep, memory_folder, ledger, bundle)
+        if known is None:
+            return None
+        with keep.writing(Space(*known, 0, 0.0, 0.0, "zero"), nothing, WAIT_S, on_wait) as memory:
+            agree = rebuild if report.ledger == REBUILT else compare
+            reading, report.lost = agree(memory, ledger, known[0])
+    except MemoryStoreError as error:
+        if not _is_damage(error):
+            raise
+        keep.close()
+        return None
+    report.windows, report.unsound = reading.windows, reading.unsound
+    return known[0]
+
+
+def _known_space(keep: Keep, memory_folder: Path, ledger: Ledger, bundle: str | None) -> tuple[str, int] | None:
+    """The space of the memory and the numbers of its vectors; None where there is no memory, or nobody knows."""
+    try:
+        return keep.known_space()
+    except MemoryStoreError as error:
+        if not _is_damage(error):
+            raise
+    # Only the small file that names space and shard is damaged: it can be written again.
+    shards = sorted(memory_folder.glob("*.shard"))
+    named = bundle or ledger.setting("bundle")
+    if len(shards) != 1 or not named:
+        return None
+    try:
+        manifest = open_bundle(expanded(named), bundles_folder()).manifest
+    except BundleError:
+        return None
+    if manifest.space_id != (ledger.setting("space_id") or unquote(shards[0].name).partition(".shard")[0]):
+        return None
+    said = {"space_id": manifest.space_id, "dim": manifest.dim, "shard": shards[0].name}
+    (memory_folder / "current").write_text(json.dumps(said), encoding="utf-8")
+    return manifest.space_id, manifest.dim
+
+
+def _settle(ledger: Ledger, space_id: str, bundle: str | None) -> str | None:
+    """Write down again which space and bundle the library was made with; returns the bundle, where that is known."""
+    ledger.settle("space_id", space_id)
+    name = bundle or _bundle_of(space_id)
+    return str(ledger.settle("bundle", name)) if name else ledger.setting("bundle")
+
+
+def _bundle_of(space_id: str | None) -> str | None:
+    """The name of a bundle that is here and has this space."""
+    for name, folder in known_bundles(bundles_folder()).items():
+        try:
+            if open_bundle(folder).manifest.space_id == space_id:
+                return name
+        except BundleError:
+            continue
+    return None
+
+
+def _is_damage(error: MemoryStoreError) -> bool:
+    """Whether the store, not the system below it, is at fault: only then does ``refusals`` advise a repair."""
+    return any(word in error.action for word in ("earshot repair", "index again", "doctor"))
+
+
+class _Aside:
+    """The folder for what is damaged; made when it is first needed, a new one each time."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = library
+        self._folder: Path | None = None
+
+    @property
+    def used(self) -> str | None:
+        """The folder, if anything lies in it."""
+        return str(self._folder) if self._folder else None
+
+    def take(self, *paths: Path) -> None:
+        """Move these there, those that exist."""
+        if self._folder is None:
+            number = 1
+            while (folder := self._library / "damaged" / str(number)).exists():
+                number += 1
+            folder.mkdir(parents=True)
+            self._folder = folder
+        for path in paths:
+            if path.exists():
+                path.rename(self._folder / path.name)

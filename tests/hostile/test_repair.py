@@ -1,0 +1,285 @@
+"""Libraries with a damaged, lost or truncated ledger or memory: what is said, and what `repair` brings back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from earshot import Library
+from earshot.repair import REBUILT, RENEWED, WHOLE, repair
+from engine.bundle import open_bundle
+from engine.errors import EarshotError, LibraryError
+from engine.fakes import FakeEncoders
+from engine.memory.edge import EdgeMemory
+from indexer.ledger import Ledger
+from indexer.payload import of_contents
+from tests.sounds import tone, write_sound
+
+
+class Place:
+    """A library of six files: five contents, a copy, a name that is not UTF-8, and one that can't be heard."""
+
+    def __init__(self, folder: Path) -> None:
+        self.sounds, self.library = folder / "sounds", folder / "library"
+        for n in range(5):
+            write_sound(self.sounds / f"{n}.wav", tone(2.0 + n, rate_hz=8000, hz=100.0 * (n + 1)), rate_hz=8000)
+        shutil.copy(self.sounds / "1.wav", self.sounds / "copy.wav")
+        (self.sounds / "4.wav").rename(self.sounds / os.fsdecode(b"caf\xe9.wav"))
+        (self.sounds / "text.wav").write_text("no sound")
+        self.index()
+        self.ledger = self.library / "ledger.sqlite"
+        self.memory = self.library / "memory" / "sounds"
+
+    def open(self) -> Library:
+        return Library(self.library, encoders=FakeEncoders())
+
+    def index(self) -> tuple[int, int, int]:
+        with self.open() as library:
+            report = library.index([self.sounds])
+        return report.indexed, report.windows, len(report.failed)
+
+    def known(self) -> set[tuple[object, ...]]:
+        """All that the ledger says of what could be heard, but sizes and times."""
+        ledger = Ledger(self.ledger)
+        try:
+            rows = {(row.path, row.sha256) for row in ledger.files(failed=False)}
+            return rows | {ledger.totals(), ledger.setting("space_id")}
+        finally:
+            ledger.close()
+
+    def points(self) -> dict[str, tuple[bytes, str]]:
+        space = FakeEncoders().space
+        with EdgeMemory(self.memory) as memory:
+            memory.ensure_space(space.space_id, space.dim)
+            return {
+                record.id: (record.vector.tobytes(), repr(sorted(record.payload.items())))
+                for record in memory.scroll(with_vectors=True)
+                if record.vector is not None
+            }
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    yield Place(tmp_path)
+    repaired = sorted((tmp_path / "library").glob("damaged/*/*"))
+    assert all(path.stat().st_size or path.name for path in repaired), "what is damaged is kept"
+
+
+def without_failed(known: set[tuple[object, ...]]) -> set[object]:
+    return {item if not hasattr(item, "failed") else (item.files, item.windows, item.audio_s) for item in known}
+
+
+def garbage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[: len(content) // 2] = os.urandom(len(content) // 2)
+    path.write_bytes(content)
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 // 4096 * 4096 - 100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGES = {"garbage": garbage, "half": half, "empty": empty, "gone": Path.unlink}
+
+
+def close_wal(ledger: Path) -> None:
+    """Bring what is in the log into the file itself, so that damage there is damage to all."""
+    db = sqlite3.connect(ledger)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+
+
+def test_a_library_that_is_whole_stays_as_it_is(place: Place):
+    known, points = place.known(), place.points()
+    report = repair(place.library)
+    assert report.was_whole
+    assert report.is_whole
+    assert (report.files, report.windows, report.aside) == (6, len(points), None)
+    assert (place.known(), place.points()) == (known, points)
+    assert not (place.library / "damaged").exists()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_ledger_is_rebuilt_without_hearing_anything_again(place: Place, damage: str):
+    known, points = place.known(), place.points()
+    close_wal(place.ledger)
+    DAMAGES[damage](place.ledger)
+    with pytest.raises(LibraryError, match="earshot repair") as caught, place.open() as library:
+        library.index([place.sounds])
+    assert caught.value.found
+    assert caught.value.expected
+    assert place.points() == points, "nothing is removed before the repair"
+    report = repair(place.library)
+    assert (report.ledger, report.memory, report.is_whole, report.was_whole) == (REBUILT, WHOLE, True, False)
+    assert (report.files, report.windows) == (6, len(points))
+    if damage in ("garbage", "half"):
+        assert (Path(str(report.aside)) / "ledger.sqlite").exists()
+    assert without_failed(place.known()) == without_failed(known)
+    assert place.points() == points
+    assert place.index() == (6, 0, 1), "every file is read once and known by its content"
+    assert place.known() == known
+    assert place.points() == points
+    assert repair(place.library).was_whole
+
+
+@pytest.mark.parametrize("name", ["current", "edge_config.json", "segment.json", "shard", "everything"])
+def test_a_damaged_memory_is_set_aside_and_filled_again(place: Place, name: str):
+    known, points = place.known(), place.points()
+    if name == "everything":
+        for path in place.memory.rglob("*"):
+            if path.is_file():
+                garbage(path)
+    elif name == "shard":
+        [shard] = place.memory.glob("*.shard")
+        shutil.rmtree(shard)
+        shard.write_text("no folder")
+    else:
+        garbage(next(place.memory.rglob(name)))
+    with pytest.raises(EarshotError) as caught, place.open() as library:
+        library.check()
+    assert caught.value.found
+    assert caught.value.action
+    report = repair(place.library)
+    assert report.memory == RENEWED
+    assert not report.is_whole
+    assert report.lost == 5
+    assert report.aside
+    assert any(Path(report.aside).iterdir())
+    assert place.index() == (6, len(points), 0)
+    assert without_failed(place.known()) == without_failed(known)
+    assert place.points() == points
+    assert repair(place.library).was_whole
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), Path.unlink], ids=["empty", "gone"])
+def test_vectors_that_vanish_are_found(place: Place, damage: Callable[[Path], None]):
+    """Qdrant opens a shard whose segments are gone without a word: the counts tell."""
+    points = place.points()
+    [shard] = place.memory.glob("*.shard")
+    for segment in (shard / "segments").iterdir():
+        shutil.rmtree(segment)
+    shutil.rmtree(shard / "wal", ignore_errors=True)
+    with pytest.raises(EarshotError), place.open() as library:
+        library.check()
+    report = repair(place.library)
+    assert not report.is_whole
+    assert report.lost == 5
+    place.index()
+    assert place.points() == points
+    with place.open() as library:
+        library.check()
+
+
+def test_vectors_that_are_no_longer_what_was_written_are_found(place: Place):
+    points = place.points()
+    space = FakeEncoders().space
+    with EdgeMemory(place.memory) as memory:
+        memory.ensure_space(space.space_id, space.dim)
+        record = next(memory.scroll())
+        one = str(record.payload["sha256"])
+        memory.set_payload(of_contents(one), {"paths": None})
+    report = repair(place.library)
+    assert report.unsound > 0
+    assert report.lost == 1
+    assert not report.is_whole
+    place.index()
+    assert place.points() == points
+
+
+def test_the_file_that_names_space_and_shard_is_written_again(tmp_path: Path):
+    """Where the bundle tells how many numbers a vector has, nothing needs to be heard again."""
+    manifest = open_bundle("starter").manifest
+    encoders = FakeEncoders(dim=manifest.dim)
+    encoders.space = replace(encoders.space, space_id=manifest.space_id)
+    write_sound(tmp_path / "sounds" / "a.wav", tone(3.0))
+    with Library(tmp_path / "library", encoders=encoders) as library:
+        library.index([tmp_path / "sounds"])
+    (tmp_path / "library" / "memory" / "sounds" / "current").write_bytes(b"\0" * 60)
+    report = repair(tmp_path / "library")
+    assert report.is_whole
+    assert report.windows > 0
+    assert report.bundle == "starter"
+    with Library(tmp_path / "library", encoders=encoders) as library:
+        assert library.index([tmp_path / "sounds"]).skipped == 1
+
+
+def test_settings_come_back(tmp_path: Path):
+    """A library of a bundle that is here is found to be its own, though its ledger is gone."""
+    manifest = open_bundle("starter").manifest
+    encoders = FakeEncoders(dim=manifest.dim)
+    encoders.space = replace(encoders.space, space_id=manifest.space_id)
+    write_sound(tmp_path / "sounds" / "a.wav", tone(3.0))
+    with Library(tmp_path / "library", encoders=encoders) as library:
+        library.index([tmp_path / "sounds"])
+    (tmp_path / "library" / "ledger.sqlite").unlink()
+    assert repair(tmp_path / "library").bundle == "starter"
+    ledger = Ledger(tmp_path / "library" / "ledger.sqlite")
+    assert (ledger.setting("space_id"), ledger.setting("bundle")) == (manifest.space_id, "starter")
+    ledger.close()
+
+
+def test_a_library_without_a_sound_is_whole(tmp_path: Path):
+    Library(tmp_path / "library", encoders=FakeEncoders()).close()
+    report = repair(tmp_path / "library")
+    assert report.was_whole
+    assert report.aside is None
+
+
+def test_ledger_and_memory_both_lost_is_an_empty_library(place: Place):
+    points = place.points()
+    garbage(place.ledger)
+    for path in place.memory.rglob("*"):
+        if path.is_file():
+            garbage(path)
+    report = repair(place.library)
+    assert (report.ledger, report.memory, report.files) == (REBUILT, RENEWED, 0)
+    shutil.rmtree(place.library / "memory")
+    place.ledger.unlink()
+    place.index()
+    assert place.points() == points
+
+
+def test_what_a_killed_run_left_is_not_taken_for_whole(place: Place):
+    """Of a long file the first windows are written before its end is known."""
+    space = FakeEncoders().space
+    with EdgeMemory(place.memory) as memory:
+        memory.ensure_space(space.space_id, space.dim)
+        last = max(memory.scroll(), key=lambda record: record.payload["window"])
+        from engine.types import Clause, Filter
+
+        memory.delete(
+            Filter((Clause("sha256", "=", last.payload["sha256"]), Clause("window", "=", last.payload["window"])))
+        )
+    place.ledger.unlink()
+    report = repair(place.library)
+    assert (report.files, report.lost, report.is_whole) == (5, 1, False)
+    indexed, windows, _ = place.index()
+    assert indexed == 6
+    assert windows == last.payload["window"] + 1, "only that file is heard again"
+
+
+def test_a_newer_ledger_is_no_damage(place: Place):
+    db = sqlite3.connect(place.ledger)
+    db.execute("PRAGMA user_version=99")
+    db.close()
+    before = place.ledger.read_bytes()
+    with pytest.raises(LibraryError, match="update earshot"):
+        repair(place.library)
+    assert place.ledger.read_bytes() == before
+    assert not (place.library / "damaged").exists()
+
+
+def test_no_library_is_not_repaired(tmp_path: Path):
+    with pytest.raises(LibraryError, match="no library"):
+        repair(tmp_path)
+    assert list(tmp_path.iterdir()) == []
