@@ -83,10 +83,10 @@ class ServedKeep:
 
     @contextmanager
     def reading(self, space: Space, tidy: Callable[[Memory], None]) -> Iterator[Memory]:
-        """See ``Keep.reading``. Nothing is tidied: another process of this machine may be writing."""
+        """See ``Keep.reading``. Nothing is tidied, which is for whoever writes."""
         if self.known_space() is None:
             raise LibraryError(f"no library at {self.name}", "one", "fill it with `earshot index FOLDER`")
-        yield self._held(space, shared=True)
+        yield self._held(space, shared=self._is_written())
 
     @contextmanager
     def writing(
@@ -120,6 +120,15 @@ class ServedKeep:
         server = self._asked()
         server.ensure_space(space.space_id, space.dim)
         return Holding(server, self._indexer(), shared)
+
+    def _is_written(self) -> bool:
+        """Whether a process of this machine is writing just now."""
+        self.make()
+        lock = LibraryLock.take(self.folder)
+        if lock is None:
+            return True
+        lock.release()
+        return False
 
     def _lock(self, wait_s: float, on_wait: Callable[[str], None]) -> LibraryLock:
         deadline, told = time.monotonic() + wait_s, False
