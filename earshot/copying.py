@@ -83,6 +83,10 @@ def copy_library(
             raise LibraryError(f"{report.source} twice", "two places", "name another place for the copy")
         if not here.exists():
             raise LibraryError(f"no library in {report.source}", "one to copy", "name its folder, or its server's URL")
+        if not (here.folder / LEDGER).exists():  # of a server that others fill
+            raise LibraryError(
+                f"no ledger here of {report.source}", "that of a machine that indexes into it", "copy it from there"
+            )
         with closing(Ledger(here.folder / LEDGER)) as known:
             require_whole(known, report.source)
             there.make()
