@@ -1,9 +1,9 @@
-# make demo | make test | make bench      (needs Python 3.11+ and a package index)
+# make demo | make test | make fuzz | make bench      (needs Python 3.11+ and a package index)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench lint fix clean
+.PHONY: demo test fuzz bench lint fix clean
 
 demo: $(VENV)/.base
 	$(BIN)/earshot demo $(if $(SOUNDS),"$(SOUNDS)")
@@ -16,6 +16,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Another seed each time, or SEED=n to do one again.
+fuzz: $(VENV)/.dev
+	EARSHOT_FUZZ_FILES=2000 EARSHOT_FUZZ_SEED=$(or $(SEED),$(shell date +%s)) EARSHOT_LONG=1 \
+	$(BIN)/pytest tests/hostile/test_fuzz.py tests/hostile/test_long.py -s
 
 bench: $(VENV)/.dev
 	mkdir -p build

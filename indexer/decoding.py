@@ -149,6 +149,11 @@ class Worker:
         return self._process.wait()
 
     @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """Whether it can be used again: it has not died, nor is it still sending an answer that nobody reads."""
         return not (self._connection.closed or self._answering) and self._process.poll() is None
@@ -249,7 +254,7 @@ _CLIP_FIELDS = ("sample_rate_hz", "source_rate_hz", "channels", "format")
 
 
 def _described(error: Exception, path: Path) -> dict[str, Any]:
-    transient = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+    transient = any(_is_of_the_system(e) for e in (error, error.__cause__))
     if isinstance(error, EarshotError):
         parts = [error.found, error.expected, error.action]
     elif isinstance(error, MemoryError):
@@ -259,6 +264,11 @@ def _described(error: Exception, path: Path) -> dict[str, Any]:
         found = f"{path.name}, at which its decoder failed ({type(error).__name__}: {error})"
         parts = [found, "a file that can be decoded", "convert it or copy it again"]
     return {"parts": parts, "transient": transient}
+
+
+def _is_of_the_system(error: BaseException | None) -> bool:
+    """FFmpeg says "input/output error" of malformed files too; this one has just been read whole, for its hash."""
+    return isinstance(error, OSError) and not type(error).__module__.startswith("av.")
 
 
 @contextmanager
