@@ -36,10 +36,12 @@ $(VENV)/.base: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-# torch comes first and alone, so that nothing else chooses another build of it.
+# torch comes first and alone, so that nothing else chooses another build of it. Of msclap, a reference in the tests,
+# only the model's files are used: its requirements (torchaudio, numpy 1) would break the rest.
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps msclap==1.3.4 torchlibrosa==0.1.0
 	touch $@
 
 clean:

@@ -14,9 +14,11 @@ Either tower may be absent.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -133,6 +135,36 @@ class Bundle:
                     f"{expected[:12]}…",
                     "the file changed: copy or export the bundle again",
                 )
+
+
+def hold(folder: Path) -> int | None:
+    """Say that a bundle is in use: a file descriptor to close when it no longer is, and None where none can be had."""
+    try:
+        held = os.open(folder / "manifest.json", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # a file system without locks
+        os.close(held)
+        return None
+    return held
+
+
+def require_free(folder: Path) -> None:
+    """Raise ``BundleError`` while somebody uses the bundle in ``folder``; nothing there is free as well."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BundleError(
+                f"the bundle {folder} in use by another process", "a free one", "wait for it, or stop it"
+            ) from error
+        except OSError:  # a file system without locks
+            return
 
 
 def open_bundle(name_or_folder: str | Path, bundles_dir: Path | None = None) -> Bundle:

@@ -5,6 +5,8 @@ A tower has one method; ``Encoders`` holds the towers of one model. ``fakes.py``
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from engine.bundle import Bundle, Calibration
+from engine.bundle import Bundle, Calibration, hold
 from engine.errors import BundleError, DeviceError, QueryError, SelfTestError
 from engine.session import Session
 from engine.types import Device, FloatArray, Space, Window
@@ -81,6 +83,9 @@ class OnnxEncoders:
 
     def __init__(self, bundle: Bundle, device: Device = "auto", threads: int | None = None) -> None:
         self.bundle = bundle
+        held = hold(bundle.folder)
+        if held is not None:
+            weakref.finalize(self, os.close, held)
         self.calibration: Mapping[str, Calibration] = bundle.manifest.calibration
         self.notes: list[str] = []
         self._device: Device = device

@@ -17,6 +17,7 @@ from exporters.store import halve
 
 OPSET = 18
 MAX_BATCH = 4096
+_OUTPUT = "the.output"
 
 #: Per input the names of its dynamic axes, e.g. ``{0: "batch", 1: "tokens"}``; a name stands for one size throughout.
 Axes = Mapping[int, str]
@@ -46,14 +47,25 @@ def export_graph(
             dynamo=True,
             opset_version=OPSET,
             input_names=list(inputs),
-            output_names=[output],
+            output_names=[_OUTPUT],
             dynamic_shapes=shapes,
             optimize=True,
             verbose=False,
         )
     assert program is not None
-    model = halve(_without_traces(program.model_proto))
+    model = halve(_named(_without_traces(program.model_proto), output))
     onnx.save_model(model, str(path))
+
+
+def _named(model: onnx.ModelProto, output: str) -> onnx.ModelProto:
+    """Call the output ``output``, and another value of that name, such as an embedding layer's, something else."""
+    names = {output: f"{output}.inner", _OUTPUT: output}
+    for node in model.graph.node:
+        for ends in (node.input, node.output):
+            ends[:] = [names.get(name, name) for name in ends]
+    for value in (*model.graph.value_info, *model.graph.output):
+        value.name = names.get(value.name, value.name)
+    return model
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,0 +1,222 @@
+"""A checkpoint that has been read -> a bundle that the engine opens, checked against the reference.
+
+Each tower becomes one graph; then the bundle is opened as the engine would and asked the same as the reference. What
+was measured goes into the manifest, inputs and outputs into ``golden.npz``. A bundle that misses a tolerance is not
+written: everything happens in a folder beside the wanted one, which takes its place at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.bundle import MANIFEST_FORMAT, Bundle, Calibration, file_sha256, open_bundle, require_free
+from engine.encoders import OnnxEncoders
+from engine.errors import BundleError
+from exporters.compare import ask_for_sounds, ask_for_texts, compare_mels, compare_sounds, compare_texts
+from exporters.graph import MAX_BATCH, export_graph
+from exporters.precision import Precision, convert
+from exporters.source import AudioPart, Source, TextPart
+
+#: What a bundle needs beside its weights.
+_ROOM_BYTES = 100_000_000
+NOT_MEASURED = "not measured"
+#: Nothing is hidden by a relevance that nobody has measured.
+UNCALIBRATED = Calibration(slope=10.0, intercept=-3.0, cutoff=0.0)
+
+
+def export_bundle(
+    source: Source,
+    out: Path,
+    precision: Precision = "fp32",
+    *,
+    allow_collapsed: bool = False,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Mapping[str, Any]:
+    """Write the bundle of ``source`` to ``out``, which may be a bundle already, and return its manifest.
+
+    Args:
+        source: The checkpoint's towers.
+        out: The bundle's folder; replaced at the end, if it is a bundle.
+        precision: Of the graphs.
+        allow_collapsed: Export a tower whose vectors are all alike, too.
+        on_step: Told what comes next.
+
+    Raises ``ParityError``, ``CollapsedError``; ``BundleError`` if ``out`` is something else, or in use.
+    """
+    parity: dict[str, Any] = {}
+    golden: dict[str, Any] = {}
+    manifest = _manifest(source, precision, parity)
+    with replacing(out) as folder:
+        _require_room(folder, manifest["parameters"])
+        if source.text is not None:
+            on_step("text tower: reference")
+            read = ask_for_texts(source.text, allow_collapsed)
+            on_step("text tower: graph")
+            _write_text(source.text, folder, precision)
+            _write_manifest(folder, manifest)
+            on_step("text tower: parity")
+            parity |= compare_texts(read, open_bundle(folder), golden)
+        if source.audio is not None:
+            on_step("audio tower: reference")
+            heard = ask_for_sounds(source.audio, allow_collapsed)
+            on_step("audio tower: graph")
+            _write_audio(source.audio, folder, precision)
+            _write_manifest(folder, manifest)
+            on_step("audio tower: parity")
+            parity |= compare_sounds(heard, open_bundle(folder), golden)
+            parity |= compare_mels(source.audio, heard.windows, folder) if precision == "fp32" else {}
+        np.savez_compressed(folder / "golden.npz", **golden)
+        (folder / "README.md").write_text(_card(manifest), encoding="utf-8")
+        _write_manifest(folder, manifest)
+        if not allow_collapsed:
+            on_step("self-test")
+            self_test(open_bundle(folder))
+    return manifest
+
+
+def self_test(bundle: Bundle) -> None:
+    """Check all hashes, then use each tower once. Raises ``BundleError``."""
+    bundle.verify()
+    encoders = OnnxEncoders(bundle, "cpu")
+    for tower in ("audio", "text"):
+        if getattr(bundle.manifest, tower) is not None:
+            getattr(encoders, tower)
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``out`` if the block ends well, and is gone otherwise."""
+    if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise BundleError(f"{out}, which is no bundle", "a new folder, or a bundle to replace", "choose another --out")
+    require_free(out)  # before the work, and once more after it
+    folder = out.with_name(f".{out.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        old = out.with_name(f".{out.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            require_free(out)
+            out.rename(old)
+        folder.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_room(folder: Path, parameters: Mapping[str, int]) -> None:
+    """Raise ``BundleError`` where float32 graphs, one of them in two versions, would not fit."""
+    needed = 4 * (sum(parameters.values()) + max(parameters.values())) + _ROOM_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise BundleError(f"{free / 1e9:.1f} GB free in {folder.parent}", f"{needed / 1e9:.1f} GB", "make room")
+
+
+def _write_audio(part: AudioPart, folder: Path, precision: Precision) -> None:
+    examples = torch.zeros(2, part.window_samples)
+    path = folder / "audio.onnx"
+    export_graph(part.module, {"samples": examples}, [{0: "batch"}], "embedding", path, {"batch": MAX_BATCH})
+    convert(path, precision, part.exact)
+
+
+def _write_text(part: TextPart, folder: Path, precision: Precision) -> None:
+    ids = torch.full((2, 8), 5)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    limits = {"batch": MAX_BATCH, "tokens": part.max_tokens}
+    axes = {0: "batch", 1: "tokens"}
+    path = folder / "text.onnx"
+    export_graph(part.module, inputs, [axes, axes], "embedding", path, limits)
+    convert(path, precision)
+    part.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+
+
+def _manifest(source: Source, precision: Precision, parity: dict[str, Any]) -> dict[str, Any]:
+    parts = {"audio": source.audio, "text": source.text}
+    modules = {tower: part.module for tower, part in parts.items() if part is not None}
+    return {
+        "format": MANIFEST_FORMAT,
+        "name": source.name,
+        "space_id": source.space_id,
+        "dim": source.dim,
+        "precision": precision,
+        "audio": None if source.audio is None else _audio_section(source.audio, precision),
+        "text": None if source.text is None else _text_section(source.text, precision),
+        "calibration": {kind: asdict(UNCALIBRATED) for kind in ("text", "audio")},
+        "calibrated": NOT_MEASURED,
+        "parity": parity,
+        "retrieval_loss": NOT_MEASURED,
+        "family": source.family,
+        "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()},
+        "made_with": {name: version(name) for name in ("torch", "transformers", "onnx")},
+        **source.facts,
+    }
+
+
+def _audio_section(part: AudioPart, precision: Precision) -> dict[str, Any]:
+    batch = 1 if precision == "int8" else part.batch
+    return {
+        "graph": "audio.onnx",
+        "sample_rate_hz": part.sample_rate_hz,
+        "window_s": part.window_samples / part.sample_rate_hz,
+        "hop_s": part.hop_samples / part.sample_rate_hz,
+        "pad": part.pad,
+        **({"batch": batch} if batch else {}),
+    }
+
+
+def _text_section(part: TextPart, precision: Precision) -> dict[str, Any]:
+    return {
+        "graph": "text.onnx",
+        "tokenizer": "tokenizer.json",
+        "max_tokens": part.max_tokens,
+        "languages": list(part.languages),
+        "lowercase": part.lowercase,
+        **({"suffix": part.suffix} if part.suffix else {}),
+        **({"batch": 1} if precision == "int8" else {}),
+    }
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """``manifest.json`` with the hashes of all other files."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != "manifest.json")
+    manifest["files"] = {name: file_sha256(folder / name) for name in names}
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
+
+
+def _card(manifest: Mapping[str, Any]) -> str:
+    """``README.md``: what it is, what goes in, and what was and wasn't measured."""
+    audio, text = manifest["audio"], manifest["text"]
+    lines = [
+        f"# {manifest['name']}",
+        f"Family {manifest['family']}, space `{manifest['space_id']}`, {manifest['dim']} dimensions, "
+        f"{manifest['precision']}, licence {manifest.get('licence', 'not said by its publisher')}. "
+        "Exported by earshot; the weights are their publisher's.",
+        "## What goes in",
+    ]
+    if audio:
+        lines.append(
+            f"- **sound**: mono, {audio['sample_rate_hz']} Hz, windows of {audio['window_s']} s every "
+            f"{audio['hop_s']} s, padded by `{audio['pad']}`"
+        )
+    if text:
+        lines.append(f"- **text**: at most {text['max_tokens']} pieces")
+    lines += [
+        "## How near it is to the original",
+        "\n".join(f"- {name.replace('_', ' ')}: {value:.3g}" for name, value in manifest["parity"].items()),
+        "`graph` and `alone` are the largest difference over the probe inputs as a share of the median distance "
+        "between two vectors; `alike` is the median cosine between two of the inputs.",
+        f"Retrieval loss: {manifest['retrieval_loss']}. Calibration of relevance: {manifest['calibrated']}.",
+    ]
+    return "\n\n".join(lines) + "\n"

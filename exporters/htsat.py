@@ -1,0 +1,198 @@
+"""HTSAT as it runs in the graph: the weights of ``transformers``' ``ClapAudioModel``, fewer moves of memory.
+
+The architecture is HTS-AT (arXiv:2202.00874) on Swin blocks (arXiv:2103.14030), as in ``transformers`` 5
+(``models/clap/modeling_clap.py``). What differs is only the order of the sums:
+
+- Tokens are carried in the order that their block's windows want. Rolling, cutting into windows and putting back are
+  one ``Gather`` between two blocks; merging patches is another.
+- Queries, keys and values come from one product, the scale of the scores folded into it.
+- The bias of relative positions and the mask of shifted windows are one constant.
+- Stretching 1001 frames to 1024 (bicubic) and the batch norm of the mels are a product and a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.models.clap.modeling_clap import ClapAudioModel, ClapAudioPatchEmbed, ClapAudioSelfAttention
+
+
+class Htsat(nn.Module):
+    """``log-mels [batch, frames, mels] in dB -> [batch, hidden]``, the tower's pooled output."""
+
+    def __init__(self, model: ClapAudioModel, frames: int) -> None:
+        super().__init__()
+        encoder = model.audio_encoder
+        self.mels = model.config.num_mel_bins
+        self.spec_size: int = model.config.spec_size
+        self.ratio: int = encoder.freq_ratio
+        norm = encoder.batch_norm
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        self.register_buffer("scale", scale.detach())
+        self.register_buffer("shift", (norm.bias - norm.running_mean * scale).detach())
+        self.register_buffer("stretch", stretching(frames, self.spec_size * self.ratio))
+        self.patches = FusedPatches(encoder.patch_embed) if encoder.enable_fusion else Patches(encoder.patch_embed)
+        self.steps = nn.ModuleList(_steps(model))
+        self.norm = encoder.norm
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """``[batch, frames, mels] -> [batch, hidden]``."""
+        x = self.patches(self._image(self.stretch @ (mels * self.scale + self.shift)))
+        for step in self.steps:
+            x = step(x)
+        return self.norm(x).mean(1)
+
+    def _image(self, mels: Tensor) -> Tensor:
+        """``[batch, spec_size * ratio, mels] -> [batch, 1, spec_size, spec_size]``: stretches of time, stacked."""
+        x = mels.reshape(-1, self.ratio, self.spec_size, self.mels)
+        return x.transpose(2, 3).reshape(-1, 1, self.spec_size, self.spec_size)
+
+
+class Patches(nn.Module):
+    """``[batch, 1, spec_size, spec_size] -> tokens [batch, height * width, dim]``, in raster order."""
+
+    def __init__(self, embed: ClapAudioPatchEmbed) -> None:
+        super().__init__()
+        self.proj, self.norm = embed.proj, embed.norm
+
+    def forward(self, image: Tensor) -> Tensor:
+        """As the class says."""
+        return self.norm(self.proj(image).flatten(2).transpose(1, 2))
+
+
+class FusedPatches(Patches):
+    """The same for checkpoints with feature fusion (arXiv:2211.06687, section 3.2), for one window at a time.
+
+    Fusion mixes a whole clip, squeezed into one image, with three crops of it. A window is no longer than the tower
+    hears, so all four are the same; that it still goes through the fusion is what both published implementations do
+    with a clip that comes alone.
+    """
+
+    def __init__(self, embed: ClapAudioPatchEmbed) -> None:
+        super().__init__(embed)
+        self.crops, self.fusion = embed.mel_conv2d, embed.fusion_model
+
+    def forward(self, image: Tensor) -> Tensor:
+        """As the class says."""
+        whole, crop = self.proj(image), self.crops(image)
+        crops = torch.cat([crop, crop, crop], dim=-1)
+        crops = F.pad(crops, (0, whole.shape[-1] - crops.shape[-1]))
+        return self.norm(self.fusion(whole, crops).flatten(2).transpose(1, 2))
+
+
+class Reorder(nn.Module):
+    """Tokens ``[batch, n, dim]`` in another order; ``order[i]`` says which token comes i-th."""
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("order", order)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the class says."""
+        return x.index_select(1, self.order)  # a Gather; plain indexing would become a slower GatherND
+
+
+class Merge(nn.Module):
+    """Tokens ``[batch, n, dim]``, each four neighbours in a row -> ``[batch, n / 4, 2 dim]``."""
+
+    def __init__(self, merging: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.reduction = merging.norm, merging.reduction
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the class says."""
+        return self.reduction(self.norm(x.reshape(x.shape[0], -1, 4 * x.shape[2])))
+
+
+class Block(nn.Module):
+    """One Swin block over tokens ``[batch, windows * size, dim]`` that lie window by window."""
+
+    def __init__(self, layer: nn.Module, mask: Tensor | None) -> None:
+        super().__init__()
+        attention: ClapAudioSelfAttention = layer.attention.self
+        self.heads, self.width = attention.num_attention_heads, attention.attention_head_size
+        self.size = attention.window_size[0] * attention.window_size[1]
+        self.qkv = _joined(attention)
+        self.register_buffer("bias", _position_bias(attention, mask))
+        self.out = layer.attention.output.dense
+        self.before, self.after = layer.layernorm_before, layer.layernorm_after
+        self.inner, self.activation = layer.intermediate.dense, layer.intermediate.intermediate_act_fn
+        self.outer = layer.output.dense
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the class says."""
+        x = x + self.out(self._attend(self.qkv(self.before(x))))
+        return x + self.outer(self.activation(self.inner(self.after(x))))
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """``[batch, n, 3 dim] -> [batch, n, dim]``."""
+        tokens = qkv.shape[1]
+        query, key, value = (
+            part.reshape(-1, tokens // self.size, self.size, self.heads, self.width).transpose(2, 3)
+            for part in qkv.chunk(3, dim=-1)
+        )
+        scores = (query @ key.transpose(-1, -2) + self.bias).softmax(-1)
+        return (scores @ value).transpose(2, 3).reshape(-1, tokens, self.heads * self.width)
+
+
+def _joined(attention: ClapAudioSelfAttention) -> nn.Linear:
+    """Query, key and value as one layer; ``1 / sqrt(width)`` goes into the query."""
+    scale = attention.attention_head_size**-0.5
+    parts = (attention.query, attention.key, attention.value)
+    joined = nn.Linear(attention.all_head_size, 3 * attention.all_head_size, bias=attention.query.bias is not None)
+    with torch.no_grad():
+        joined.weight.copy_(torch.cat([parts[0].weight * scale, parts[1].weight, parts[2].weight]))
+        if joined.bias is not None:
+            joined.bias.copy_(torch.cat([parts[0].bias * scale, parts[1].bias, parts[2].bias]))
+    return joined
+
+
+def _position_bias(attention: ClapAudioSelfAttention, mask: Tensor | None) -> Tensor:
+    """``[1 or windows, heads, size, size]``: relative positions, and far below zero across the seams of a shift."""
+    size = attention.window_size[0] * attention.window_size[1]
+    bias = attention.relative_position_bias_table[attention.relative_position_index.reshape(-1)]
+    bias = bias.reshape(size, size, -1).permute(2, 0, 1)[None].detach()
+    return bias if mask is None else bias + mask[:, None]
+
+
+def _steps(model: ClapAudioModel) -> Iterator[nn.Module]:
+    """Blocks and merges with the reorderings that lie between them."""
+    encoder = model.audio_encoder
+    height, width = encoder.input_resolutions[0]
+    now = torch.arange(height * width)  # now[i]: the raster position of the token that comes i-th
+    for stage in encoder.layers:
+        for layer in stage.blocks:
+            layer.set_shift_and_window_size((height, width))  # none of both where the image is one window
+            wanted = _windows(height, width, layer.window_size, layer.shift_size)
+            if not torch.equal(wanted, now):
+                yield Reorder(torch.argsort(now)[wanted])
+            now = wanted
+            yield Block(layer, layer.get_attn_mask(height, width, torch.float32, torch.device("cpu")))
+        if stage.downsample is not None:
+            yield Reorder(torch.argsort(now)[_neighbours(height, width)])
+            yield Merge(stage.downsample)
+            height, width = height // 2, width // 2
+            now = torch.arange(height * width)
+
+
+def _windows(height: int, width: int, window: int, shift: int) -> Tensor:
+    """Raster positions in the order of Swin's windows, after rolling by ``shift``: ``[height * width]``."""
+    raster = torch.arange(height * width).reshape(height, width).roll((-shift, -shift), (0, 1))
+    return raster.reshape(height // window, window, width // window, window).transpose(1, 2).reshape(-1)
+
+
+def _neighbours(height: int, width: int) -> Tensor:
+    """Raster positions, each square of four in a row as Swin's patch merging joins them: ``[height * width]``."""
+    raster = torch.arange(height * width).reshape(height // 2, 2, width // 2, 2)
+    return raster.permute(0, 2, 3, 1).reshape(-1)
+
+
+def stretching(frames: int, wanted: int) -> Tensor:
+    """``[wanted, frames]``: what bicubic interpolation along time does, as a matrix."""
+    if frames == wanted:
+        return torch.eye(wanted)
+    image = torch.eye(frames)[None, None]
+    return F.interpolate(image, (wanted, frames), mode="bicubic", align_corners=True)[0, 0]

@@ -1,0 +1,78 @@
+"""Log-mels in decibels inside the graph, as torchlibrosa, torchaudio and ``transformers`` compute them for CLAP.
+
+``10 log10(max(1e-10, |STFT|^2 @ bank))`` over centred frames, reflected at both ends, under a periodic Hann window
+as long as the transform. The transform is two products with the bins that the mel bank reads, over frames folded
+about their centre: cosines see sums, sines differences. The products are float64: the floor lies 150 dB below a loud
+tone's peak, beyond what float32 sums can hold, and there they were off by several decibels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: Power below which everything is -100 dB.
+FLOOR = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class MelSettings:
+    """How samples become log-mels: lengths in samples, ``window [fft]``, ``bank [fft / 2 + 1, mels]``."""
+
+    fft_samples: int
+    hop_samples: int
+    window: NDArray[np.float64]
+    bank: NDArray[np.float64]
+
+    def frames(self, samples: int) -> int:
+        """Frames of that many samples."""
+        return 1 + samples // self.hop_samples
+
+
+def hann(samples: int) -> NDArray[np.float64]:
+    """The periodic Hann window ``[samples]``: ``0.5 - 0.5 cos(2 pi n / samples)``."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(samples) / samples)
+
+
+class DecibelMel(nn.Module):
+    """``samples [batch, n] -> log-mels [batch, 1 + n // hop, mels]`` in dB; n more than half a frame."""
+
+    def __init__(self, settings: MelSettings) -> None:
+        super().__init__()
+        self.fft, self.hop = settings.fft_samples, settings.hop_samples
+        window, half = settings.window, settings.fft_samples // 2
+        if self.fft % 2 or not np.allclose(window[1:], window[:0:-1]) or abs(window[0]) > 1e-9:
+            raise ValueError("found another window, expected an even one, zero at its start and symmetric after it")
+        used = np.flatnonzero(settings.bank.sum(1))
+        angle = 2 * np.pi * np.outer(np.arange(half), used) / self.fft
+        outwards = window[half:, None]  # from the centre
+        cosines = outwards * np.cos(angle)
+        cosines[0] /= 2  # the centre is folded onto itself, so it is counted twice
+        self.register_buffer("cosines", torch.from_numpy(cosines))
+        self.register_buffer("sines", torch.from_numpy(outwards * np.sin(angle)))
+        self.register_buffer("bank", torch.from_numpy(settings.bank[used]).float())
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """As the class says."""
+        half = self.fft // 2
+        frames = self._frames(F.pad(samples[:, None], (half, half), mode="reflect")[:, 0].double())
+        after, before = frames[..., half:], frames[..., 1 : half + 1].flip(-1)
+        real, imaginary = (after + before) @ self.cosines, (after - before) @ self.sines
+        power = (real * real + imaginary * imaginary).float() @ self.bank
+        return torch.log(power.clamp(min=FLOOR)) * (10 / math.log(10))
+
+    def _frames(self, samples: Tensor) -> Tensor:
+        """``[batch, frames, fft]``, put together from blocks as long as the greatest common divisor."""
+        block = math.gcd(self.fft, self.hop)
+        step, per_frame = self.hop // block, self.fft // block
+        count = 1 + (samples.shape[1] - self.fft) // self.hop
+        needed = (count - 1) * step + per_frame
+        blocks = samples[:, : needed * block].reshape(-1, needed, block)
+        last = (count - 1) * step + 1
+        return torch.cat([blocks[:, i : i + last : step] for i in range(per_frame)], dim=-1)

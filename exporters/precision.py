@@ -1,0 +1,129 @@
+"""A float32 graph in less: float16 for CUDA, int8 for the CPU."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from engine.errors import BundleError
+
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+#: How far each may be from the reference (``parity.measure``). int8 is judged by what it finds (``gate``): here only
+#: what no use could bear is refused.
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.2}
+#: What loses too much in float16: exponents and squares leave its range.
+_WIDE = ("Softmax", "LayerNormalization", "ReduceL2", "ReduceMean", "ReduceSum", "Log", "Exp", "Range", "CumSum")
+#: A product with a smaller constant gains nothing by int8.
+_WORTH_IT = 4096
+
+
+def check_precision(precision: str) -> Precision:
+    """The precision, if it is one. Raises ``BundleError`` listing those there are."""
+    for known in get_args(Precision):
+        if precision == known:
+            return known
+    raise BundleError(f"precision {precision!r}", f"one of {', '.join(get_args(Precision))}")
+
+
+def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> None:
+    """Rewrite a float32 graph in place. ``exact`` names the constants whose nodes, and all before them, stay as is."""
+    if precision == "fp32":
+        return
+    model = _widened(onnx.load(str(graph)))
+    kept = _before(model, exact)
+    if precision == "fp16":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of every constant below 1e-7, which rounds to zero
+            halved = convert_float_to_float16(
+                model, keep_io_types=True, op_block_list=list(_WIDE), node_block_list=sorted(kept)
+            )
+        onnx.save_model(_without_detours(halved), str(graph))
+        return
+    chosen = [node.name for node in _weighted(model) if node.name not in kept]
+    logging.getLogger().addFilter(_quiet)
+    try:
+        quantize_dynamic(
+            model,
+            str(graph),
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=chosen,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        logging.getLogger().removeFilter(_quiet)
+
+
+def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Undo ``store.halve``: what is stored in float16 becomes the float32 constant that it stands for."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
+    for index, node in enumerate(list(model.graph.node)):
+        node.name = node.name or f"node.{index}"
+        if node.op_type == "Cast" and node.input[0] in stored:
+            tensor = stored[node.input[0]]
+            wide = numpy_helper.to_array(tensor).astype(np.float32)
+            model.graph.initializer.remove(tensor)
+            model.graph.initializer.append(numpy_helper.from_array(wide, node.output[0]))
+            model.graph.node.remove(node)
+    del model.graph.value_info[:]  # shapes are inferred anew
+    return model
+
+
+def _without_detours(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Join nodes that stay in float32: the converter leads every value between two of them through float16.
+
+    Of casts that give the same value, of which it makes one for every node that reads it, the first is kept.
+    """
+    given: set[str] = set()
+    narrowed: dict[str, str] = {}  # name in float16 -> the name in float32 that it was made from
+    for node in list(model.graph.node):
+        if node.output[0] in given:
+            model.graph.node.remove(node)
+        elif node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT16:
+            narrowed[node.output[0]] = node.input[0]
+        given.update(node.output)
+    direct = {
+        node.output[0]: narrowed[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT and node.input[0] in narrowed
+    }
+    outputs = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        node.input[:] = [direct.get(name, name) for name in node.input]
+    for node in list(model.graph.node):
+        if node.output[0] in direct and node.output[0] not in outputs:
+            model.graph.node.remove(node)
+    return model
+
+
+def _quiet(record: logging.LogRecord) -> bool:
+    """Leave out the advice to simplify the graph first: the exporter has done so."""
+    return "pre-processing before quantization" not in record.getMessage()
+
+
+def _weighted(model: onnx.ModelProto) -> list[NodeProto]:
+    """The products with a large constant."""
+    large = {tensor.name for tensor in model.graph.initializer if np.prod(tensor.dims) >= _WORTH_IT}
+    return [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in large]
+
+
+def _before(model: onnx.ModelProto, exact: Sequence[str]) -> set[str]:
+    """The names of the nodes that read one of the constants ``exact``, and of all that come before them."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    kept: set[str] = set()
+    waiting = [node for node in model.graph.node if any(name in exact for name in node.input)]
+    while waiting:
+        node = waiting.pop()
+        if node.name not in kept:
+            kept.add(node.name)
+            waiting += [makers[name] for name in node.input if name in makers]
+    return kept

@@ -1,0 +1,71 @@
+"""Checkpoints of every family, of true layer widths and few layers, in the published format and names.
+
+Weights are random, but so that vectors differ: a plain random tower maps everything to one point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from torch import Tensor, nn
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+
+from exporters.compare import LONG_TEXT, TEXTS
+
+#: Pieces of the stand-in tokenizers; the published ones have some 50,000, which is no width of a layer.
+PIECES = 900
+MELS = 64
+
+
+def scatter(model: nn.Module, seed: int = 0, std: float = 0.08) -> None:
+    """Random weights that tell inputs apart; the log-mels' batch norm gets the statistics of a trained one."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(0, std)
+            elif parameter.ndim == 1:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                mels = module.num_features == MELS
+                module.running_mean.normal_(-45 if mels else 0, 2)
+                module.running_var.uniform_(*((100, 200) if mels else (1, 2)))
+
+
+def spread(last: nn.Linear, outputs: Tensor) -> None:
+    """Take half of what all outputs ``[n, dim]`` of the last layer share out of its bias."""
+    with torch.no_grad():
+        last.bias -= 0.5 * outputs.mean(0)
+
+
+def byte_pairs(texts: Sequence[str] = (*TEXTS, LONG_TEXT), special: Sequence[str] = ()) -> ByteLevelBPETokenizer:
+    """A byte-level tokenizer of the kind that RoBERTa and GPT-2 have, learnt from a few texts."""
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(texts, vocab_size=PIECES, min_frequency=1, special_tokens=list(special))
+    return made
+
+
+def laion(folder: Path, fused: bool = False, depths: Sequence[int] = (1, 1, 2, 1), layers: int = 2) -> ClapModel:
+    """``laion/clap-htsat-unfused`` or ``-fused`` as the Hub has it; returns the model that was saved."""
+    pieces = byte_pairs(special=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    config = ClapConfig(
+        text_config={"num_hidden_layers": layers, "vocab_size": pieces.get_vocab_size()},
+        audio_config={"depths": list(depths), "enable_fusion": fused, **({"fusion_type": "aff_2d"} if fused else {})},
+    )
+    model = ClapModel(config).eval()
+    scatter(model)
+    with torch.inference_mode():
+        mels = 20 * torch.randn(4, 4 if fused else 1, 1001, 1).expand(-1, -1, -1, MELS) - 45
+        heard = model.audio_model(mels, is_longer=torch.ones(4, 1)).pooler_output
+        read = model.text_model(torch.randint(5, pieces.get_vocab_size(), (8, 12))).pooler_output
+    spread(model.audio_projection.linear2, model.audio_projection(heard.clone()))
+    spread(model.text_projection.linear2, model.text_projection(read.clone()))
+    model.save_pretrained(folder)
+    ClapFeatureExtractor(truncation="fusion" if fused else "rand_trunc").save_pretrained(folder)
+    pieces.save_model(str(folder))
+    RobertaTokenizer.from_pretrained(folder).save_pretrained(folder)
+    return model
