@@ -16,7 +16,7 @@ import pytest
 from earshot.demo import write_sounds
 
 DOCS = Path(__file__).parents[2] / "docs"
-GUIDES = ("guide.md",)
+GUIDES = ("guide.md", "operations.md")
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -58,3 +58,9 @@ def test_guide_runs_as_written(guide: str, place: Path):
             run_console(block, place)
         else:
             run([sys.executable, "-W", "error", "-c", block], place)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_what_is_not_run_says_so_before(guide: str):
+    before, _, _ = (DOCS / guide).read_text(encoding="utf-8").partition("*Not run here:*")
+    assert re.findall(r"^```(\S+)", before, re.MULTILINE) == [language for language, _ in BLOCK.findall(before)]
