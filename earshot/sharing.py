@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
 from earshot.limits import WAIT_S
-from earshot.lock import Holder, LibraryLock, holder_of
+from earshot.lock import LibraryLock, holder_of
 from engine.errors import LibraryBusyError, LibraryError, MemoryStoreError
 from engine.memory.base import Memory
 from engine.memory.checks import check_filter
@@ -44,7 +44,6 @@ class Sharing:
         self._edge: EdgeMemory | None = None
         self._host: Host | None = None
         self._writes = False
-        self._asked: tuple[Holder, GuestMemory] | None = None
 
     @property
     def is_written(self) -> bool:
@@ -67,7 +66,6 @@ class Sharing:
             try:
                 return question(self._guest(space))
             except HolderGoneError as error:
-                self._asked = None
                 deadline = deadline or time.monotonic() + WAIT_S
                 if time.monotonic() >= deadline:
                     raise self._busy() from error
@@ -107,10 +105,8 @@ class Sharing:
             time.sleep(min(_QUIET_S if told else _POLL_S, deadline - now))
 
     def _ask_to_be_let_in(self, space: Space) -> None:
-        try:
+        with suppress(HolderGoneError, HolderStuckError):
             self._guest(space).ask_to_be_let_in()
-        except (HolderGoneError, HolderStuckError):
-            self._asked = None
 
     def _taken(self, space: Space, tidy: Tidy) -> bool:
         """Whether the memory is ours now. Raises what opening it raises."""
@@ -120,17 +116,18 @@ class Sharing:
             lock = self._free_lock()
             if lock is None:
                 return False
+            self._lock, self._host = lock, self._hosting(lock)
+            self._say()  # so that guests wait for us from now on
             edge = EdgeMemory(self._memory_folder)
             try:
                 edge.ensure_space(space.space_id, space.dim)
                 tidy(edge)
-                self._host = self._hosting(edge, space, lock)
             except BaseException:
-                edge.close()
-                lock.release()
+                self._let_go(edge)
                 raise
-            self._lock, self._edge = lock, edge
-            self._say()
+            if self._host is not None:
+                self._host.serve(edge, (space.space_id, space.dim))
+            self._edge = edge
             return True
 
     def _free_lock(self) -> LibraryLock | None:
@@ -143,12 +140,12 @@ class Sharing:
                 "check its permissions, or copy it elsewhere",
             ) from error
 
-    def _hosting(self, edge: EdgeMemory, space: Space, lock: LibraryLock) -> Host | None:
+    def _hosting(self, lock: LibraryLock) -> Host | None:
         """Somebody who answers the others; None where no socket can be made, then they wait for the lock."""
         if lock.before and lock.before.address:
             remove_stale(lock.before.address)
         try:
-            return Host(edge, (space.space_id, space.dim), self._folder, lock.mode, self._make_room)
+            return Host(self._folder, lock.mode, self._make_room)
         except OSError:
             return None
 
@@ -165,15 +162,10 @@ class Sharing:
 
     def _guest(self, space: Space) -> GuestMemory:
         """The memory of whoever holds it. Raises ``HolderGoneError`` where nobody answers."""
-        holder, asked = holder_of(self._folder), self._asked
+        holder = holder_of(self._folder)
         if holder is None or holder.address is None:
             raise HolderGoneError("nobody who answers")
-        if asked is not None and asked[0] == holder:
-            return asked[1]
-        guest = GuestMemory(self._folder / holder.address)
-        guest.ensure_space(space.space_id, space.dim)
-        self._asked = (holder, guest)
-        return guest
+        return GuestMemory(self._folder / holder.address, (space.space_id, space.dim))
 
     def _holder(self) -> str:
         return str(holder_of(self._folder) or "another process")
@@ -188,16 +180,21 @@ class Sharing:
     def close(self) -> None:
         """Let go of the memory; the next question takes it again, or asks another. Twice is fine."""
         with self._door, self._turns.alone():
-            host, edge, lock = self._host, self._edge, self._lock
-            self._host = self._edge = self._lock = None
-            try:
-                if host is not None:
-                    host.close()
-                if edge is not None:
-                    edge.close()
-            finally:
-                if lock is not None:
-                    lock.release()
+            edge, self._edge = self._edge, None
+            self._let_go(edge)
+
+    def _let_go(self, edge: EdgeMemory | None) -> None:
+        """The socket first, the lock last: who waits for the lock finds a memory that nobody has open."""
+        host, lock = self._host, self._lock
+        self._host = self._lock = None
+        try:
+            if host is not None:
+                host.close()
+            if edge is not None:
+                edge.close()
+        finally:
+            if lock is not None:
+                lock.release()
 
 
 class SharedReader(ReadingMemory):

@@ -88,17 +88,17 @@ class GuestMemory(ReadingMemory):
     Every call may raise ``HolderGoneError`` and ``HolderStuckError``.
     """
 
-    def __init__(self, address: Path) -> None:
-        self._address = address
-        self._space: tuple[str, int] | None = None
+    def __init__(self, address: Path, space: tuple[str, int] | None = None) -> None:
+        """``space`` is its id and the numbers of a vector, where ``ensure_space`` is not to be called first."""
+        self._address, self._space = address, space
         self._closed = False
 
     def ensure_space(self, space_id: str, dim: int) -> None:
         """See ``Memory.ensure_space``."""
         if self._closed:
             self._open_space()
-        for _ in self._ask("hello", (space_id, dim)):
-            self._space = (space_id, dim)
+        list(self._ask("hello", (space_id, dim)))
+        self._space = (space_id, dim)
 
     def search_many(self, vector: FloatArray, k: int, wheres: Sequence[Filter]) -> list[list[Hit]]:
         """See ``Memory.search_many``."""
@@ -154,11 +154,14 @@ class GuestMemory(ReadingMemory):
         """The parts of the answer, each items with their floats, as they come."""
         question = {"protocol": PROTOCOL, "ask": ask, "space": space} | (more or {})
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as holder:
-            holder.settimeout(_HELLO_S if ask == "hello" else _ANSWER_S)
+            holder.settimeout(_HELLO_S)
             try:
                 holder.connect(str(self._address))
                 send(holder, question, floats)
-                yield from answered(holder)
+                parts = answered(holder)
+                next(parts)  # without items: a sign of life
+                holder.settimeout(_ANSWER_S)
+                yield from parts
             except TimeoutError as error:
                 raise HolderStuckError(
                     "a process that does not answer", "an answer", "wait for it, or stop it"

@@ -23,46 +23,62 @@ _PREFIX = "earshot-"
 _MOST_GUESTS = 32
 #: How long a guest may take to ask, and to take what it asked for. One that is stuck holds a thread, never the memory.
 _ASKING_S, _TAKING_S = 10.0, 60.0
+#: How long those who are here are waited for at the end.
+_LEAVING_S = 0.5
+_SERVING = "earshot-guest"
 
 
 class Host:
     """Answers the reading calls of ``Memory`` for guests, each on a thread of its own, until ``close``."""
 
-    def __init__(
-        self, memory: Memory, space: tuple[str, int], folder: Path, mode: int, let_in: Callable[[], bool]
-    ) -> None:
+    def __init__(self, folder: Path, mode: int, let_in: Callable[[], bool]) -> None:
         """Listen in ``folder``, or, where no socket can be made there, in a folder of the user's own.
 
+        Guests may come from now on; they wait for ``serve``.
+
         Args:
-            memory: What is asked; its space is ``space``, the id and the numbers of a vector.
             folder: The library's. Its file system may have no sockets, its path may be too long for one (108 bytes).
             mode: The mode of a file; who may read that may ask.
             let_in: Called when another process wants to write. Whether it can: true once the memory is closed for it.
 
         Raises ``OSError`` where nobody can be listened to.
         """
-        self._memory, self._space, self._let_in = memory, space, let_in
-        self._closing = False
-        self._places = threading.BoundedSemaphore(_MOST_GUESTS)
+        self._let_in = let_in
         self._listener, self._path = _listening(folder, mode)
         #: Where guests connect to: a name in the library's folder, or a whole path.
         self.address = _NAME if self._path.parent == folder else str(self._path)
-        self._wake, waker = socket.socketpair()
-        threading.Thread(target=self._accept, args=(waker,), name="earshot-host", daemon=True).start()
+        self._wake, self._waker = socket.socketpair()
+        self._accepting: threading.Thread | None = None
+        self._serving = 0
+        self._left = threading.Condition()
+        self._closing = False
 
-    def _accept(self, waker: socket.socket) -> None:
-        with selectors.DefaultSelector() as selector, waker, self._listener:
+    def serve(self, memory: Memory, space: tuple[str, int]) -> None:
+        """Answer from ``memory``, whose space has this id and so many numbers a vector, from now on."""
+        self._memory, self._space = memory, space
+        self._accepting = threading.Thread(target=self._accept, name="earshot-host", daemon=True)
+        self._accepting.start()
+
+    def _accept(self) -> None:
+        self._listener.setblocking(False)
+        with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
-            selector.register(waker, selectors.EVENT_READ)
-            while not self._closing:
-                if all(key.fileobj is not self._listener for key, _ in selector.select()):
-                    continue
-                with suppress(OSError):
-                    guest, _ = self._listener.accept()
-                    if self._places.acquire(blocking=False):
-                        threading.Thread(target=self._serve, args=(guest,), name="earshot-guest", daemon=True).start()
-                    else:
-                        guest.close()
+            selector.register(self._waker, selectors.EVENT_READ)
+            while True:
+                ready = [key.fileobj for key, _ in selector.select()]
+                if self._listener in ready:
+                    with suppress(OSError):
+                        self._meet(self._listener.accept()[0])
+                elif self._closing:
+                    return
+
+    def _meet(self, guest: socket.socket) -> None:
+        with self._left:
+            if self._serving == _MOST_GUESTS:
+                guest.close()
+                return
+            self._serving += 1
+        threading.Thread(target=self._serve, args=(guest,), name=_SERVING, daemon=True).start()
 
     def _serve(self, guest: socket.socket) -> None:
         try:
@@ -71,6 +87,7 @@ class Host:
                 question, floats = receive(guest)
                 guest.settimeout(_TAKING_S)
                 try:
+                    send(guest, {"items": []})
                     send_items(guest, self._answer(question, floats))
                 except (OSError, WireError):
                     raise
@@ -78,7 +95,9 @@ class Host:
                     if not self._closing:  # else it is about us, and the guest asks whoever comes next
                         send(guest, error_message(error))
         finally:
-            self._places.release()
+            with self._left:
+                self._serving -= 1
+                self._left.notify_all()
 
     def _answer(self, question: dict[str, Any], floats: FloatArray) -> Iterator[Item]:
         if question.get("protocol") != PROTOCOL:
@@ -103,7 +122,7 @@ class Host:
         return answers[question["ask"]](question, floats)
 
     def _hello(self, *_: object) -> Iterator[Item]:
-        yield [], None
+        return iter(())
 
     def _count(self, question: dict[str, Any], _: FloatArray) -> Iterator[Item]:
         yield [self._memory.count(filter_of(question["where"]))], None
@@ -122,12 +141,22 @@ class Host:
         yield [self._let_in()], None
 
     def close(self) -> None:
-        """Take no more guests; calls of theirs that are under way end with the memory. Twice is fine."""
+        """Take no more guests, and answer those who are here unless that takes long. Twice is fine.
+
+        Where processes search in turn, each must be answered by one of the others in the end.
+        """
         if self._closing:
             return
         self._closing = True
-        self._wake.close()
         _remove(self._path)
+        self._wake.close()
+        if self._accepting is not None:
+            self._accepting.join()
+        self._listener.close()
+        self._waker.close()
+        with self._left:
+            ours = threading.current_thread().name == _SERVING  # where a guest asked us to make room
+            self._left.wait_for(lambda: self._serving <= ours, timeout=_LEAVING_S)
 
 
 def _listening(folder: Path, mode: int) -> tuple[socket.socket, Path]:

@@ -4,7 +4,8 @@ A frame is two sizes (JSON, floats; 32 bits each, network order), the JSON, and 
 connection carries one question and its answer, so both sides are without memory of each other:
 
     question  {"protocol": 1, "ask": "count", "space": [space_id, dim], ...}
-    answer    {"items": [...]} as often as needed, then {"end": true}; or {"error": [class, found, expected, action]}
+    answer    {"items": []} at once, {"items": [...]} as often as needed, then {"end": true};
+              instead of any of these {"error": [class, found, expected, action]}
 
 Questions and errors look the same in all versions, so that each can tell the other that it is of another one.
 """

@@ -23,7 +23,8 @@ class AskedMemory:
     def ensure_space(self, space_id: str, dim: int) -> None:
         self._edge.ensure_space(space_id, dim)
         if self._host is None:
-            self._host = Host(self._edge, (space_id, dim), self._edge.folder, 0o600, lambda: False)
+            self._host = Host(self._edge.folder, 0o600, lambda: False)
+            self._host.serve(self._edge, (space_id, dim))
             self._guest = GuestMemory(self._edge.folder / self._host.address)
             self._guest.ensure_space(space_id, dim)
 

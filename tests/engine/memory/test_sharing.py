@@ -40,7 +40,8 @@ def hosted(folder: Path, memory: Any = None, let_in: bool = False) -> Iterator[H
         memory = ExactMemory()
         memory.ensure_space(SPACE, DIM)
         memory.upsert(points(100))
-    host = Host(memory, (SPACE, DIM), folder, 0o644, lambda: let_in)
+    host = Host(folder, 0o644, lambda: let_in)
+    host.serve(memory, (SPACE, DIM))
     try:
         yield host
     finally:
@@ -227,7 +228,7 @@ def test_a_holder_that_is_stopped_is_not_waited_for_without_end(
 
 @pytest.mark.parametrize(("mode", "expected"), [(0o600, 0o600), (0o640, 0o660), (0o644, 0o666), (0o660, 0o660)])
 def test_who_may_read_the_library_may_ask(mode: int, expected: int, tmp_path: Path) -> None:
-    host = Host(ExactMemory(), (SPACE, DIM), tmp_path, mode, lambda: False)
+    host = Host(tmp_path, mode, lambda: False)
     assert stat.S_IMODE((tmp_path / host.address).stat().st_mode) == expected
     host.close()
 
