@@ -6,6 +6,7 @@ A tower has one method; ``Encoders`` holds the towers of one model. ``fakes.py``
 from __future__ import annotations
 
 import os
+import unicodedata
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -193,13 +194,24 @@ class OnnxTextEncoder:
         self.session = _session(bundle, tower.graph, device, threads)
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
-        """n texts -> L2-normalised ``[n, dim]``. Raises ``QueryError`` if one is empty or holds no known word."""
+        """n texts -> L2-normalised ``[n, dim]``.
+
+        A symbol that the tokenizer doesn't know is read by its Unicode name (🐕 is "dog"). A text without a word that
+        the model knows points away from "sound", so that nothing sounds like it. Raises ``QueryError`` if one is empty.
+        """
         if any(not text.strip() for text in texts):
             raise QueryError("an empty text", "words that describe a sound", "try: rain on a tin roof")
         if not texts:
             raise QueryError("no texts", "at least one", "pass a list of strings")
         if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
             raise QueryError("words that are not UTF-8", "words that describe a sound", "check the terminal's encoding")
+        found, known = self._read([self._spelled(text) for text in texts])
+        for number in np.flatnonzero(~known).tolist():
+            found[number] = self._nothing(texts[number])
+        return normalise(found)
+
+    def _read(self, texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """What the graph makes of n texts ``[n, dim]``, and whether there was anything to read ``[n]``."""
         try:
             encodings = self._tokenizer.encode_batch(
                 [(text.lower() if self._lowercase else text) + self._suffix for text in texts]
@@ -208,11 +220,26 @@ class OnnxTextEncoder:
             raise QueryError(f"a text that can't be read ({error})", "words that describe a sound") from error
         ids = np.array([e.ids for e in encodings], np.int64)
         mask = np.array([e.attention_mask for e in encodings], np.int64)
-        _refuse_unknown(texts, np.array([self._known(e) for e in encodings]))
         step = self._batch or len(texts)
         found = np.concatenate([self._run(ids[i : i + step], mask[i : i + step]) for i in range(0, len(texts), step)])
-        _refuse_unknown(texts, found)
-        return normalise(found)
+        known = np.array([any(self._known(e)) for e in encodings])
+        return found, known & found.any(axis=1)
+
+    def _spelled(self, text: str) -> str:
+        """The text with the names of symbols that the tokenizer doesn't know."""
+        symbols = {letter for letter in text if unicodedata.category(letter) == "So" and letter != "\ufffd"}
+        for symbol in symbols:
+            if not any(self._known(self._tokenizer.encode(symbol))):
+                text = text.replace(symbol, f" {unicodedata.name(symbol, '').lower()} ")
+        return text
+
+    def _nothing(self, text: str) -> NDArray[Any]:
+        """The vector ``[dim]`` of a text that says nothing. Raises ``QueryError`` if the model has no word "sound"."""
+        found, known = self._read(["sound"])
+        if not known.all():
+            raise QueryError(f"no word that the model knows in {text!r}", "words that describe a sound")
+        nothing: NDArray[Any] = -found[0]
+        return nothing
 
     def _run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[Any]:
         """``[n, tokens]`` each -> ``[n, dim]``, without the padding that none of these texts needs."""
@@ -252,13 +279,6 @@ def checked_output(vectors: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any
     if vectors.shape != shape:
         raise BundleError(f"a graph that gives vectors {list(vectors.shape)}", f"{list(shape)}", "export it again")
     return vectors
-
-
-def _refuse_unknown(texts: Sequence[str], rows: NDArray[Any]) -> None:
-    """Raise ``QueryError`` for the first text whose row, of tokens or of its vector, is all zeros."""
-    for text, row in zip(texts, rows, strict=True):
-        if not row.any():
-            raise QueryError(f"no word that the model knows in {text!r}", "words that describe a sound")
 
 
 def normalise(vectors: NDArray[Any]) -> FloatArray:

@@ -346,8 +346,8 @@ def test_a_text_without_a_known_word_is_the_askers_fault(mini: Mini) -> None:
     only_letters.save(str(mini.folder / "tokenizer.json"))
     mini.set_golden(texts=np.array(["r"]), text_vectors=mini.weights.table[[WORDS.index("rain")]])
     encoder = mini.open().text
-    for texts in (["🎺"], ["r", "🎺"]):
-        with pytest.raises(QueryError, match="no word that the model knows in '🎺'"):
+    for texts in (["月"], ["r", "月"]):
+        with pytest.raises(QueryError, match="no word that the model knows in '月'"):
             encoder.encode_text(texts)
 
 

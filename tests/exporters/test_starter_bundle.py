@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from engine.bundle import STARTER_DIR, open_bundle
 from engine.encoders import OnnxEncoders
-from engine.errors import QueryError
 from exporters.parity import probes
 
 LARGEST_BYTES = 25_000_000
@@ -86,10 +85,24 @@ def test_made_sounds_mean_what_they_are(encoders, name, right, wrong):
     assert near > far + 0.1
 
 
-@pytest.mark.parametrize("text", ["🐕", "регн", "כלב", "\u0000"])
-def test_texts_without_a_known_word_are_refused(encoders, text):
-    with pytest.raises(QueryError, match="no word that the model knows"):
-        encoders.text.encode_text(["rain", text])
+@pytest.mark.parametrize("text", ["регн", "כלב", "\u0000", "\ufffd", "ⵣⵓⵔ"])
+def test_nothing_sounds_like_a_text_without_a_known_word(encoders, text):
+    sounds = encoders.audio.encode_audio(np.stack(list(strange(encoders.space.window_samples).values())))
+    known, unknown = encoders.text.encode_text(["rain", text])
+    assert np.linalg.norm(unknown) == pytest.approx(1, abs=1e-5)
+    assert (sounds @ unknown).max() < 0.1
+    curve = encoders.calibration["text"]
+    assert curve.relevance(float((sounds @ unknown).max())) < 0.05
+    assert np.allclose(known, encoders.text.encode_text(["rain"])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("emoji", "word", "other"),
+    [("🐕", "dog", "rain"), ("🚗", "automobile", "dog"), ("🎻🎻", "violin", "dog"), ("🌧️", "rain cloud", "a car")],
+)
+def test_an_emoji_is_read_by_its_name(encoders, emoji, word, other):
+    vector, near, far = encoders.text.encode_text([emoji, word, other])
+    assert vector @ near > vector @ far + 0.2
 
 
 @pytest.mark.parametrize("text", ["a", "?!", "雨の音", "perro ladrando", "x" * 10_000, "dog " * 3000, "Ωmega ñ"])
