@@ -95,7 +95,8 @@ class Sharing:
                     self._writes = True
                     self._say()
                     return self._edge
-            self._ask_to_be_let_in(space)
+            if self._is_let_in(space):
+                continue
             now = time.monotonic()
             if now >= deadline:
                 raise self._busy()
@@ -104,9 +105,11 @@ class Sharing:
                 told = True
             time.sleep(min(_QUIET_S if told else _POLL_S, deadline - now))
 
-    def _ask_to_be_let_in(self, space: Space) -> None:
+    def _is_let_in(self, space: Space) -> bool:
+        """Whether the holder has just let go of the lock for us: it does unless it writes itself."""
         with suppress(HolderGoneError, HolderStuckError):
-            self._guest(space).ask_to_be_let_in()
+            return self._guest(space).ask_to_be_let_in()
+        return False
 
     def _taken(self, space: Space, tidy: Tidy) -> bool:
         """Whether the memory is ours now. Raises what opening it raises."""
@@ -116,17 +119,17 @@ class Sharing:
             lock = self._free_lock()
             if lock is None:
                 return False
-            self._lock, self._host = lock, self._hosting(lock)
-            self._say()  # so that guests wait for us from now on
             edge = EdgeMemory(self._memory_folder)
             try:
+                self._lock, self._host = lock, self._hosting(lock)
+                self._say()  # so that guests wait for us from now on
                 edge.ensure_space(space.space_id, space.dim)
                 tidy(edge)
+                if self._host is not None:
+                    self._host.serve(edge, (space.space_id, space.dim))
             except BaseException:
                 self._let_go(edge)
                 raise
-            if self._host is not None:
-                self._host.serve(edge, (space.space_id, space.dim))
             self._edge = edge
             return True
 

@@ -159,7 +159,7 @@ class GuestMemory(ReadingMemory):
                 holder.connect(str(self._address))
                 send(holder, question, floats)
                 parts = answered(holder)
-                next(parts)  # without items: a sign of life
+                next(parts, None)  # without items: a sign of life
                 holder.settimeout(_ANSWER_S)
                 yield from parts
             except TimeoutError as error:
