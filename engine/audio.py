@@ -309,11 +309,16 @@ def resample(blocks: Iterable[FloatArray], source_hz: int, target_hz: int) -> It
         yield from blocks
         return
     stream = soxr.ResampleStream(source_hz, target_hz, 1, dtype="float32", quality="HQ")
+    first, nothing = np.empty(0, np.float32), True
     for block in blocks:
+        first = first if len(first) else block[:1]
         if len(out := stream.resample_chunk(np.ascontiguousarray(block))):
+            nothing = False
             yield out
     if len(out := stream.resample_chunk(np.empty(0, np.float32), last=True)):
         yield out
+    elif nothing and len(first):  # a click of a sample or two at a high rate is a sound all the same
+        yield first
 
 
 def _broken(path: Path, error: Exception) -> AudioError:

@@ -18,14 +18,14 @@ from engine.errors import AudioError
 
 #: A header may promise this much (bytes, or frames in RF64) too much; some writers count their own header in.
 SLACK = 4096
-#: From here on a data size is a recorder's or a pipe's way to say that it did not know.
-UNKNOWN_BYTES = 0x7FFF0000
+#: Sizes with which a recorder or a pipe says that it did not know: the largest, of 32 bits and of 64.
+UNKNOWN = ((0x7FFF0000, 0xFFFFFFFF), (1 << 62, 1 << 64))
 #: A track may end this much (share of its length, and seconds) before its container says: encoders round and pad.
 LATE, LATE_S = 0.02, 1.0
 
 _PROMISES = (
     re.compile(r"^\s*(?:data|SSND|riff|Data Size)\s*: (?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE),
-    re.compile(r"Calculated frame count (?P<there>\d+) does not match value from 'ds64' chunk of (?P<promised>\d+)"),
+    re.compile(r"^ *Frames *: (?P<promised>\d+)$.*^\*\*\* Calculated frame count (?P<there>\d+) does", re.M | re.S),
 )
 #: libsndfile's words for an ogg or opus without its last page, and for a voc.
 _UNFINISHED = re.compile("Last page lacks an end-of-stream bit|Seems to be a truncated file")
@@ -48,7 +48,7 @@ def check_whole(file: soundfile.SoundFile, path: Path) -> None:
     for promise in _PROMISES:
         if match := promise.search(file.extra_info):
             promised, there = int(match["promised"]), int(match["there"])
-            if there + SLACK < promised < UNKNOWN_BYTES:
+            if there + SLACK < promised and not any(low <= promised <= high for low, high in UNKNOWN):
                 raise AudioError(
                     f"the first {100 * there // promised} % of {path.name}", "a whole file", "copy it again"
                 )
@@ -68,7 +68,7 @@ def lacks_bytes(path: Path) -> bool:
         head = stream.read(_HEAD)
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
             size = int(struct.unpack_from("<I", head, 4)[0])
-            promised = 8 + size if size < UNKNOWN_BYTES else 0
+            promised = 8 + size if size < UNKNOWN[0][0] else 0
         elif head[:4] == b"caff":
             promised = _caf_bytes(stream)
         else:
