@@ -228,10 +228,8 @@ def copy_progress(show: bool) -> Iterator[Callable[[CopyProgress], None]]:
 
 def print_copy(report: CopyReport) -> None:
     """What a copy did."""
-    say(
-        f"{report.written} of {report.windows} windows written, the others were there: {report.files} files"
-        + (f" and {report.failed} failed ones" if report.failed else "")
-    )
+    count = f"{report.written} of {report.windows} windows written, the others were there"
+    say(f"{count}; {report.files} files, {report.failed} that could not be heard")
     say(
         f"compared: all windows, and the answers to {report.searches} searches. Took {span(report.wall_s)}.",
         style="dim",

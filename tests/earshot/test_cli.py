@@ -434,3 +434,16 @@ def test_a_lost_memory_is_not_called_nothing(shell: Shell):
     assert "earshot index" in shell.run("search", "rain", status=1).stderr
     assert "had lost" in shell.run("index", "sounds").stdout
     shell.run("search", "rain", "--min-relevance", "0")
+
+
+def test_copy_says_what_it_did_and_refuses_a_library_of_its_own(shell: Shell):
+    shell.run("index", "sounds")
+    report = shell.json("copy", "lib", "backup")
+    assert isinstance(report, dict)
+    assert set(report) == {"source", "target", "files", "failed", "windows", "written", "searches", "wall_s"}
+    assert (report["files"], report["failed"], report["written"]) == (2, 0, report["windows"])
+    again = shell.run("copy", "lib", "backup").stdout
+    assert again.startswith(f"0 of {report['windows']} windows written")
+    assert "compared: all windows" in again
+    assert "expected an empty place" in shell.run("copy", "backup", "lib", status=1).stderr
+    assert "no library in" in shell.run("copy", "nowhere", "elsewhere", status=1).stderr

@@ -375,6 +375,18 @@ def test_killed_between_writes_and_in_the_middle_of_one(source: Path, target: Pa
     assert answers(target) == answers(source)
 
 
+def test_searches_go_on_meanwhile_and_indexing_waits(source: Path, target: Path, sounds: Path) -> None:
+    before = answers(source)
+    process = start(source, target, 2)
+    assert answers(source) == before
+    with Library(source, encoders=FakeEncoders()) as library, pytest.raises(LibraryBusyError, match=str(process.pid)):
+        library.index([sounds], wait_s=0.1)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "windows written, the others were there; 14 files, 1 that could not be heard" in out
+    assert state(target) == state(source)
+
+
 def test_ctrl_c_leaves_things_whole(source: Path, target: Path) -> None:
     before = state(source)
     process = start(source, target, 2)
