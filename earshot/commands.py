@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from earshot import __version__, show
+from earshot.bundles import bundle_app
 from earshot.cli import EXIT_FAILED, EXIT_INTERRUPTED, STOPPED, Through, describe
 from earshot.limits import MOST_RESULTS
 from engine.errors import EarshotError
@@ -62,7 +63,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bundle_app = typer.Typer(help="The models earshot can hear with.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 
 LibraryOption = Annotated[
@@ -333,34 +333,3 @@ def _examine(library: str | None, bundle: str | None, device: DeviceChoice) -> d
     encoders = load_encoders(bundle or DEFAULT_BUNDLE, device.value)
     checks = check_encoders(encoders)
     return {"library": f"none in {keep.name} yet", **checks, "memory": "", "notes": list(encoders.notes)}
-
-
-@bundle_app.command("list", epilog="Example:\n\n  earshot bundle list --json")
-def bundle_list(as_json: JsonOption = False) -> None:
-    """List the models that are here."""
-    from earshot.places import bundles_folder
-    from engine.bundle import known_bundles, open_bundle
-
-    rows: list[dict[str, Any]] = []
-    for name, folder in known_bundles(bundles_folder()).items():
-        manifest = open_bundle(folder).manifest
-        rows.append(
-            {
-                "name": name,
-                "space_id": manifest.space_id,
-                "dim": manifest.dim,
-                "precision": manifest.precision,
-                "languages": list(manifest.text.languages) if manifest.text else [],
-                "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
-                "folder": str(folder),
-            }
-        )
-    if as_json:
-        show.print_json(rows)
-        return
-    for row in rows:
-        languages = ", ".join(row["languages"])
-        show.say(
-            f"{row['name']}  {row['space_id']}  {row['dim']} dimensions, {row['precision']}, {languages}, "
-            f"{row['bytes'] / 1e6:.1f} MB  {row['folder']}"
-        )

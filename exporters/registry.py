@@ -24,6 +24,8 @@ class Family(Protocol):
 
 
 FAMILIES: tuple[Family, ...] = (laion,)
+#: Published checkpoints that are single files, by name.
+CHECKPOINT_FILES: tuple[str, ...] = ()
 
 
 def known_families() -> str:
@@ -41,7 +43,7 @@ def load_source(source: Path, name: str | None = None) -> Source:
     config = _config(source)
     for family in FAMILIES:
         if family.reads(source, config):
-            return family.load(source, name or source.resolve().name.removesuffix(".pth"))
+            return family.load(source, name or source.resolve().name)
     kind = config.get("model_type") or "none that config.json names"
     raise SourceError(f"a checkpoint of an unknown family in {source} (model type: {kind})", known_families())
 
