@@ -12,10 +12,10 @@ from torch import Tensor
 
 from exporters.towers import AudioTower, unit
 from trainer.hearing import Views
-from trainer.losses import cosine_distance, mix_texts, soft_contrast, tag_loss
+from trainer.losses import cosine_distance, mix_texts, soft_contrast
 
 BATCH = 256
-TEACHER_WEIGHT, TEXT_WEIGHT, CONTRAST_WEIGHT, TAG_WEIGHT = 2.0, 0.7, 0.3, 0.02
+TEACHER_WEIGHT, TEXT_WEIGHT, CONTRAST_WEIGHT = 2.0, 0.7, 0.3
 CONTRAST_SCALE, CONTRAST_SHARPNESS = 20.0, 15.0
 DROPOUT = 0.2
 #: A text is believed from nothing to fully as its cosine with what the teacher hears goes over this range: file
@@ -60,27 +60,20 @@ class AlignmentLesson:
         self._teacher = torch.cat([lesson.teacher for lesson in lessons])
         self._belief = torch.cat([lesson.belief for lesson in lessons])
         self._weights = weights / weights.sum()
-        # The classifier as the teacher has it, to hold the tags to.
-        self._tags = torch.nn.Linear(tower.classifier.in_features, tower.classifier.out_features)
-        self._tags.load_state_dict(tower.classifier.state_dict())
 
     def __call__(self, step: int, chance: np.random.Generator) -> Mapping[str, Tensor]:
         """Named losses of one random batch."""
         rows = chance.choice(len(self._weights), BATCH, p=self._weights)
         features = torch.from_numpy(self._features[rows]).float()
         kept = torch.from_numpy(chance.random(features.shape) >= DROPOUT) / (1 - DROPOUT)
-        heard = features * kept.float()
-        vectors = self._tower.embed(heard)
+        vectors = self._tower.embed(features * kept.float())
         text, belief = self._text[rows], self._belief[rows]
-        with torch.no_grad():
-            tags = torch.sigmoid(self._tags(features))
         losses = {
             "teacher": cosine_distance(vectors, self._teacher[rows]),
             "text": cosine_distance(vectors, text, belief),
             "contrast": soft_contrast(vectors, text, belief, CONTRAST_SCALE, CONTRAST_SHARPNESS),
-            "tags": tag_loss(self._tower.classifier(heard), tags),
         }
-        weights = (TEACHER_WEIGHT, TEXT_WEIGHT, CONTRAST_WEIGHT, TAG_WEIGHT)
+        weights = (TEACHER_WEIGHT, TEXT_WEIGHT, CONTRAST_WEIGHT)
         return {"total": sum(w * v for w, v in zip(weights, losses.values(), strict=True)), **losses}
 
 

@@ -49,17 +49,22 @@ class MelTable:
 
 
 def text_table(folder: Path, texts: Sequence[str], encode: Callable[[list[str]], FloatArray]) -> TextTable:
-    """The table in ``folder/texts.{json,npy}``, made anew when the texts are others.
+    """The table kept in ``folder/texts.npz``; only texts that it doesn't hold yet are encoded.
 
     ``encode``: texts -> unit vectors ``[n, 384]``.
     """
-    names, vectors = folder / "texts.json", folder / "texts.npy"
-    if vectors.is_file() and json.loads(names.read_text(encoding="utf-8")) == list(texts):
-        return TextTable(list(texts), np.load(vectors))
-    table = TextTable(list(texts), encode(list(texts)).astype(np.float16))
-    # Vectors first: killed in between, the old names no longer match and both are made again.
-    write_atomic(vectors, lambda path: save_array(path, table.vectors))
-    write_atomic(names, lambda path: path.write_text(json.dumps(list(texts)), encoding="utf-8"))
+    path = folder / "texts.npz"
+    known: dict[str, NDArray[np.float16]] = {}
+    if path.is_file():
+        with np.load(path) as kept:
+            known = dict(zip(json.loads(kept["texts"].tobytes()), kept["vectors"], strict=True))
+    fresh = [text for text in dict.fromkeys(texts) if text not in known]
+    if fresh:
+        known.update(zip(fresh, encode(fresh).astype(np.float16), strict=True))
+    table = TextTable(list(texts), np.stack([known[text] for text in texts]))
+    if fresh:
+        told = np.frombuffer(json.dumps(table.texts).encode(), np.uint8)
+        write_atomic(path, lambda draft: save_arrays(draft, texts=told, vectors=table.vectors))
     return table
 
 
@@ -91,6 +96,12 @@ def save_array(path: Path, array: NDArray[np.generic]) -> None:
     """``np.save`` to exactly this path (it would add a suffix)."""
     with path.open("wb") as stream:
         np.save(stream, array)
+
+
+def save_arrays(path: Path, **arrays: NDArray[np.generic]) -> None:
+    """``np.savez`` to exactly this path."""
+    with path.open("wb") as stream:
+        np.savez(stream, **arrays)
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:

@@ -22,6 +22,9 @@ SHIPPABLE = frozenset({"CC0", "CC-BY", "MIT", "BSD", "Apache-2.0", "PD"})
 #: One source with more clips than this stays in training: held out, it alone would be the verdict.
 LARGEST_HELD_OUT_SOURCE = 40
 HELD_OUT_SHARE = 0.2
+#: About 1,500 clips to choose designs by, those held out of everything among them. What ships learns from the rest.
+LARGEST_CHOICE_SOURCE = 150
+CHOICE_SHARE = 0.55
 
 # Credits, take numbers and words of file names that name no sound.
 _NOISE_WORDS = frozenset(
@@ -74,17 +77,20 @@ def training_rows(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row.split == "train" and row.licence in SHIPPABLE]
 
 
-def hold_out(rows: list[Row], share: float = HELD_OUT_SHARE) -> tuple[list[Row], list[Row]]:
+def hold_out(
+    rows: list[Row], share: float = HELD_OUT_SHARE, largest: int = LARGEST_HELD_OUT_SOURCE
+) -> tuple[list[Row], list[Row]]:
     """Split into (learn, held out) so that no source is on both sides.
 
-    A source goes by the hash of its name: the split stays when rows are added or reordered.
+    A source goes by the hash of its name: the split stays when rows are added or reordered, and what a smaller
+    ``share`` and a smaller ``largest`` source hold out, larger ones do too.
     """
     size = Counter(row.source for row in rows)
     learn: list[Row] = []
     held: list[Row] = []
     for row in rows:
         chance = int.from_bytes(hashlib.sha256(row.source.encode()).digest()[:4], "big") / 2**32
-        (held if chance < share and size[row.source] <= LARGEST_HELD_OUT_SOURCE else learn).append(row)
+        (held if chance < share and size[row.source] <= largest else learn).append(row)
     return learn, held
 
 

@@ -1,13 +1,16 @@
 """The parallel text: sounds named in eight languages, and what a student of the English teacher learns from it.
 
 The files in ``recipes/parallel`` are written for earshot: a column a language, a line a concept; in a cell several
-phrasings, separated by `` | ``.
+phrasings, separated by `` | ``. Those in ``recipes/vocabulary`` make many more texts of few words: ``words_*.tsv`` are
+concepts that are no sounds, ``doing.tsv`` is what can be done with ``things.tsv`` (where their tags meet), and
+``where.tsv`` is what can be said of any sound.
 """
 
 from __future__ import annotations
 
 import csv
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from trainer.cache import TextTable
 
 LANGUAGES = ("eng", "fra", "deu", "spa", "nld", "cat", "jpn", "zho")
 FOLDER = Path(__file__).parent / "recipes" / "parallel"
+VOCABULARY = Path(__file__).parent / "recipes" / "vocabulary"
 
 #: How a searcher dresses a plain name up; the meaning stays.
 TEMPLATES = {
@@ -41,7 +45,12 @@ AND = {
     "jpn": "{}と{}",
     "zho": "{}和{}",
 }
-PAIRS = 2  # of each concept with another
+PAIRS = 3  # of each concept with another
+PLACES = 4  # of each short concept, from where.tsv
+LONGEST_PLACED = 4  # English words: sentences say where they are
+SHORTEST_TYPO = 6  # letters that a text needs before one of them is mistyped
+#: How often a language comes up, against 1: the two that share no pieces with the others need more practice.
+PRACTICE = {"jpn": 1.5, "zho": 1.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +74,38 @@ class Lesson:
     english: tuple[str, ...]
 
 
-def read_parallel(folder: Path = FOLDER) -> list[Concept]:
-    """All concepts and sentences, in order of file and line. Raises ``ValueError`` naming a line that is not whole."""
-    return [concept for path in sorted(folder.glob("*.tsv")) for concept in _read_file(path)]
+def read_parallel(folder: Path = FOLDER, pattern: str = "*.tsv") -> list[Concept]:
+    """Concepts and sentences, in order of file and line; ``events_*.tsv`` are the teacher's classes in its order.
+
+    Raises ``ValueError`` naming a line that is not whole.
+    """
+    return [concept for path in sorted(folder.glob(pattern)) for concept in _read_file(path)]
+
+
+def read_words() -> list[Concept]:
+    """The concepts that are no sounds."""
+    return read_parallel(VOCABULARY, "words_*.tsv")
+
+
+def _read_rows(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        header, *rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+    if tuple(header) != columns:
+        raise ValueError(f"{path.name}: found the columns {header}, expected {list(columns)}")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(columns) or not all(row):
+            raise ValueError(
+                f"{path.name}, line {number}: found {row}, expected {len(columns)} cells with text in each"
+            )
+    return rows
 
 
 def _read_file(path: Path) -> list[Concept]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        header, *rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-    if tuple(header) != LANGUAGES:
-        raise ValueError(f"{path.name}: found the columns {header}, expected {list(LANGUAGES)}")
     concepts = []
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(_read_rows(path, LANGUAGES), 2):
         cells = [tuple(part.strip() for part in cell.split(" | ")) for cell in row]
-        if len(cells) != len(LANGUAGES) or not all(all(cell) for cell in cells):
-            raise ValueError(f"{path.name}, line {number}: found {len(cells)} cells, expected 8 with text in each")
+        if not all(all(cell) for cell in cells):
+            raise ValueError(f"{path.name}, line {number}: found an empty phrasing, expected text in each")
         concepts.append(Concept(dict(zip(LANGUAGES, cells, strict=True))))
     return concepts
 
@@ -98,6 +124,50 @@ def lessons(concepts: Sequence[Concept], seed: int = 11) -> list[Lesson]:
                 text = AND[language].format(phrasings[0], partner.phrasings[language][0])
                 found.append(Lesson(text, language, (AND["eng"].format(concept.english[0], partner.english[0]),)))
     return found
+
+
+def composed(concepts: Sequence[Concept], folder: Path = VOCABULARY, seed: int = 12) -> list[Lesson]:
+    """All that can be done with all things, and short ``concepts`` at some places each. Raises ``ValueError``."""
+    rng = random.Random(seed)
+    things = [(set(tags.split()), texts) for tags, *texts in _read_rows(folder / "things.tsv", ("tags", *LANGUAGES))]
+    doing = _read_rows(folder / "doing.tsv", ("takes", *LANGUAGES))
+    places = _read_rows(folder / "where.tsv", LANGUAGES)
+    pairs = [(patterns, texts) for takes, *patterns in doing for tags, texts in things if takes in tags]
+    pairs += [
+        (patterns, [concept.phrasings[language][0] for language in LANGUAGES])
+        for concept in concepts
+        if len(concept.english[0].split()) <= LONGEST_PLACED
+        for patterns in rng.sample(places, PLACES)
+    ]
+    found = []
+    for patterns, texts in pairs:
+        told = [pattern.format(text) for pattern, text in zip(patterns, texts, strict=True)]
+        found += [Lesson(text, language, (told[0],)) for language, text in zip(LANGUAGES, told, strict=True)]
+    return found
+
+
+def mistyped(concepts: Sequence[Concept], seed: int = 13) -> list[Lesson]:
+    """Concepts as they are typed in haste: two letters swapped, one left out, two languages in one breath."""
+    rng = random.Random(seed)
+    found = []
+    for concept in concepts:
+        for language in LANGUAGES[:6]:
+            text = concept.phrasings[language][0]
+            if len(text) >= SHORTEST_TYPO:
+                place = rng.randrange(1, len(text) - 1)
+                middle = text[place + 1] + text[place] if rng.random() < 0.5 else text[place + 1]
+                found.append(Lesson(text[:place] + middle + text[place + 2 :], language, concept.english))
+        one, other = rng.sample(LANGUAGES, 2)
+        mixed = f"{concept.phrasings[one][0]} {concept.phrasings[other][0]}"
+        found.append(Lesson(mixed, other, concept.english))
+    return found
+
+
+def practice(found: Sequence[Lesson]) -> NDArray[np.float64]:
+    """How often each lesson comes up, ``[n]``, summing to one: languages by ``PRACTICE``, within one all alike."""
+    counts = Counter(lesson.language for lesson in found)
+    weights = np.array([PRACTICE.get(lesson.language, 1.0) / counts[lesson.language] for lesson in found])
+    return np.asarray(weights / weights.sum(), np.float64)
 
 
 def translated_captions(path: Path) -> list[Lesson]:

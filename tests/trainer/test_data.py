@@ -10,6 +10,8 @@ import pytest
 import soundfile
 
 from trainer.data import (
+    CHOICE_SHARE,
+    LARGEST_CHOICE_SOURCE,
     LARGEST_HELD_OUT_SOURCE,
     SHIPPABLE,
     DataMissingError,
@@ -52,6 +54,12 @@ def test_no_source_is_on_both_sides_and_order_does_not_matter():
     assert not {r.source for r in learn} & {r.source for r in held}
     assert 0.08 < len(held) / 900 < 0.35
     assert set(hold_out(rows[::-1])[1]) == set(held)
+
+
+def test_what_is_held_out_of_everything_is_among_what_designs_are_chosen_by():
+    rows = [row(f"author {i % 97}", i) for i in range(900)]
+    chosen = set(hold_out(rows, CHOICE_SHARE, LARGEST_CHOICE_SOURCE)[1])
+    assert set(hold_out(rows)[1]) < chosen
 
 
 def test_a_giant_source_is_never_held_out():

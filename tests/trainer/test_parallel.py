@@ -9,7 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.parallel import FOLDER, LANGUAGES, Concept, Lesson, lesson_table, lessons, read_parallel
+from trainer.parallel import (
+    FOLDER,
+    LANGUAGES,
+    PAIRS,
+    PRACTICE,
+    Concept,
+    Lesson,
+    composed,
+    lesson_table,
+    lessons,
+    mistyped,
+    practice,
+    read_parallel,
+    read_words,
+)
 
 
 def rows(*prefixes: str) -> list[Concept]:
@@ -41,8 +55,16 @@ def test_at_least_500_sentences_in_eight_languages():
         assert len({s.phrasings[language] for s in sentences}) == len(sentences) >= 500
 
 
+def test_the_vocabulary_is_distinct_in_every_cell_that_matters():
+    words = read_words()
+    assert len({word.english[0].casefold() for word in words}) == len(words) >= 350
+    for concept in rows("everyday"):
+        for language, phrasings in concept.phrasings.items():
+            assert len({p.casefold() for p in phrasings}) == len(phrasings) >= 2, (language, phrasings)
+
+
 def test_other_languages_are_not_english():
-    concepts = rows("events", "things", "actions", "sentences")
+    concepts = rows("events", "things", "actions", "sentences", "everyday")
     for language in LANGUAGES[1:]:
         same = sum(c.phrasings[language][0].casefold() == c.english[0].casefold() for c in concepts)
         assert same / len(concepts) < 0.08, f"{same} first phrasings in {language} equal the English ones"
@@ -74,14 +96,54 @@ def toy(*english: str) -> Concept:
 
 def test_every_phrasing_is_taught_in_every_language_and_pairs_name_both():
     concepts = [toy("rain", "falling rain"), toy("dog", "a dog barks"), toy("bell", "a bell rings")]
+    assert len(concepts) >= PAIRS
     found = lessons(concepts)
     assert found == lessons(concepts)
     counts = Counter(lesson.language for lesson in found)
-    assert set(counts.values()) == {3 * (2 + 2 + 2)}
+    assert set(counts.values()) == {3 * (2 + 2 + PAIRS)}
     pairs = [lesson for lesson in found if lesson.language == "fra" and " et " in lesson.text]
     for lesson in pairs:
         first, second = lesson.text.split(" et ")
         assert lesson.english == (f"{first.removeprefix('fra ')} and {second.removeprefix('fra ')}",)
+
+
+def test_what_is_composed_says_the_same_in_every_language():
+    found = composed(rows("everyday"))
+    assert found == composed(rows("everyday"))
+    told = {lesson.text: lesson for lesson in found}
+    for text, language, english in [
+        ("couper une corde", "fra", "cutting a rope"),
+        ("einen Apfel schälen", "deu", "peeling an apple"),
+        ("瓶を落とす音", "jpn", "dropping a bottle"),
+        ("咬苹果的声音", "zho", "biting into an apple"),
+        ("tocar el violí", "cat", "playing the violin"),
+    ]:
+        assert (told[text].language, told[text].english) == (language, (english,))
+    assert set(Counter(lesson.language for lesson in found).values()) == {len(found) // len(LANGUAGES)}
+    assert not [lesson for lesson in found if "{" in lesson.text or not lesson.text.strip()]
+
+
+def test_a_vocabulary_that_is_not_whole_is_refused(tmp_path: Path):
+    (tmp_path / "things.tsv").write_text("\t".join(("tags", *LANGUAGES)) + "\ncut\twood\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"things\.tsv, line 2"):
+        composed([], tmp_path)
+
+
+def test_mistyped_texts_are_near_and_mean_the_same():
+    concepts = [toy("falling rain", "rain"), toy("a dog barks", "dog")]
+    found = mistyped(concepts)
+    assert found == mistyped(concepts)
+    for lesson in found:
+        assert lesson.english in {concept.english for concept in concepts}
+    typo = next(lesson for lesson in found if lesson.language == "eng" and " " in lesson.text)
+    assert typo.text not in {"falling rain", "a dog barks"}
+
+
+def test_practice_is_shared_by_languages_whatever_they_hold():
+    found = [Lesson("a", "fra", ("x",))] * 3 + [Lesson("b", "jpn", ("x",))]
+    weights = practice(found)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[3] / weights[:3].sum() == pytest.approx(PRACTICE["jpn"])
 
 
 def test_targets_are_the_unit_mean_of_the_teachers_vectors():

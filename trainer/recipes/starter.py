@@ -31,7 +31,19 @@ from trainer.hearing import hear_changed, hear_clean, log_mel_batches
 from trainer.language import TextLesson, new_text_tower, space_basis
 from trainer.loop import Plan, train
 from trainer.losses import project
-from trainer.parallel import LANGUAGES, Concept, lesson_table, lessons, read_parallel, translated_captions
+from trainer.parallel import (
+    LANGUAGES,
+    Concept,
+    Lesson,
+    composed,
+    lesson_table,
+    lessons,
+    mistyped,
+    practice,
+    read_parallel,
+    read_words,
+    translated_captions,
+)
 from trainer.prune import peaks_of, prune
 from trainer.shipping import Shipment
 from trainer.synth import KINDS, synthesise
@@ -41,15 +53,16 @@ from trainer.towers import new_audio_tower
 from trainer.vocabulary import learn_tokenizer, starting_vectors
 
 DIM = 256
-PIECES = 20_000
-PARALLEL_WEIGHT = 3  # of the parallel text when pieces are chosen
-PARALLEL_SHARE = 0.45  # of the text tower's practice, the rest is English alone
+PIECES = 24_000
+PARALLEL_WEIGHT = 2  # of the parallel text when pieces are chosen
+PARALLEL_SHARE = 0.6  # of the text tower's practice, the rest is English alone
 SEED = 1
-TEXT_PLAN = Plan(steps=4000, rate=1e-3, warmup=300, seed=SEED)
+TEXT_PLAN = Plan(steps=5500, rate=1e-3, warmup=300, seed=SEED)
 TAKES = 12  # of each synthesised kind
 CHANGED = 14_000  # augmented and mixed windows
 CLEAN_SHARE, MADE_SHARE, CHANGED_SHARE = 0.55, 0.1, 0.35
-AUDIO_PLAN = Plan(steps=1000, rate=1e-3, warmup=50, weight_decay=0.05, average=0.99, seed=SEED)
+PHRASED = 0.6  # of a class's meaning: how a searcher phrases it, the rest is its name
+AUDIO_PLAN = Plan(steps=400, rate=1e-3, warmup=50, weight_decay=0.05, average=0.98, seed=SEED)
 
 
 @dataclass(frozen=True)
@@ -81,24 +94,31 @@ class Recipe:
         return text_table(self.out / "concepts", told, sentence_vectors).vectors.astype(np.float32)
 
     @cached_property
+    def taught(self) -> list[Lesson]:
+        """All that is said in eight languages."""
+        captions = translated_captions(self.data / "text" / "audiocaps_eng_jpn.csv")
+        told = lessons(self.concepts + read_words())
+        return told + composed(self.concepts) + mistyped(self.concepts) + captions
+
+    @cached_property
     def parallel(self) -> TextTable:
         """The parallel text in all languages, with the teacher's vectors of what it means in English."""
-        captions = translated_captions(self.data / "text" / "audiocaps_eng_jpn.csv")
-        taught = lessons(self.concepts) + captions
-        return lesson_table(taught, lambda english: text_table(self.out / "english", english, sentence_vectors).vectors)
+        keep = self.out / "english"
+        return lesson_table(self.taught, lambda english: text_table(keep, english, sentence_vectors).vectors)
 
     @cached_property
     def read(self) -> tuple[list[list[int]], NDArray[np.float16], NDArray[np.float64]]:
         """All that the text tower reads: pieces, targets ``[n, 384]``, and how often each text comes up ``[n]``."""
         ids = [e.ids for e in self.tokenizer.encode_batch(self.texts.texts + self.parallel.texts)]
-        alone, together = len(self.texts.texts), len(self.parallel.texts)
-        weights = np.repeat([(1 - PARALLEL_SHARE) / alone, PARALLEL_SHARE / together], [alone, together])
+        alone = len(self.texts.texts)
+        weights = np.append(np.full(alone, (1 - PARALLEL_SHARE) / alone), PARALLEL_SHARE * practice(self.taught))
         return ids, np.concatenate([self.texts.vectors, self.parallel.vectors]), weights
 
     @cached_property
     def names(self) -> dict[str, FloatArray]:
         """Teacher vectors ``[384]`` of class names, clip texts and synthesised kinds."""
         told = [row.text for row in self.rows] + [text for kind in KINDS for text in kind.texts]
+        told += [phrasing for event in read_parallel(pattern="events_*.tsv") for phrasing in event.english]
         table = text_table(self.out / "names", sorted({*class_names(self.data), *told} - {""}), sentence_vectors)
         return dict(zip(table.texts, table.vectors.astype(np.float32), strict=True))
 
@@ -148,9 +168,11 @@ class Recipe:
         return prune(config, state, torch.load(path, weights_only=True))
 
     def new_audio(self) -> AudioTower:
-        """The audio tower before its training."""
+        """The audio tower before its training: the teacher, whose classes mean what they are called and how."""
         config, state = self.teacher
-        return new_audio_tower(config, state, self.in_space(class_names(self.data)), SEED).eval()
+        phrased = torch.stack([mean_text(self.in_space(e.english)) for e in read_parallel(pattern="events_*.tsv")])
+        meanings = unit((1 - PHRASED) * self.in_space(class_names(self.data)) + PHRASED * phrased)
+        return new_audio_tower(config, state, meanings, SEED).eval()
 
     @cached_property
     def learnt_from(self) -> NDArray[np.bool_]:
@@ -169,15 +191,14 @@ class Recipe:
         """What each synthesised sound is called, between all its names, ``[sounds, dim]``."""
         return torch.stack([mean_text(self.in_space(kind.texts)) for kind in KINDS for _ in range(TAKES)])
 
-    @cached_property
-    def lessons(self) -> tuple[list[Targets], NDArray[np.float64]]:
-        """All that the audio tower practises on, and how often each view comes up."""
+    def lessons(self, learnt_from: NDArray[np.bool_], name: str) -> tuple[list[Targets], NDArray[np.float64]]:
+        """All that the audio tower practises on, and how often each view comes up; ``name`` is the cache's."""
         tower = self.new_audio()
-        clean = hear_clean(self.mels, tower, self.out / "clean.npy").only(self.learnt_from)
+        clean = hear_clean(self.mels, tower, self.out / "clean.npy").only(learnt_from)
         made = hear_clean(self.made, tower, self.out / "made.npy")
         both = self.mels.and_then(self.made)
-        clips = np.flatnonzero(np.append(self.learnt_from, np.ones(len(self.made), bool)))
-        changed = hear_changed(both, clips, CHANGED, tower, self.out / "changed.npy", SEED)
+        clips = np.flatnonzero(np.append(learnt_from, np.ones(len(self.made), bool)))
+        changed = hear_changed(both, clips, CHANGED, tower, self.out / f"{name}.npy", SEED)
         texts = torch.cat([self.clip_texts, self.made_texts])
         lessons = [
             targets_of(clean, self.clip_texts, tower),
@@ -195,11 +216,14 @@ class Recipe:
         """The audio tower, trained: all but its trunk."""
         tower = self.new_audio()
         tower.trunk.requires_grad_(False)
-        return train(tower, AlignmentLesson(tower, *self.lessons), AUDIO_PLAN, self.out / "audio")
+        return train(
+            tower, AlignmentLesson(tower, *self.lessons(self.learnt_from, "changed")), AUDIO_PLAN, self.out / "audio"
+        )
 
     def heard_by_teacher(self) -> FloatArray:
-        """What the tower makes of each clip before it learns, ``[rows, dim]``: the mean of its windows."""
-        tower = self.new_audio()
+        """What the teacher alone makes of each clip, ``[rows, dim]``: the mean of its windows' class names."""
+        config, state = self.teacher
+        tower = new_audio_tower(config, state, self.in_space(class_names(self.data)), SEED).eval()
         views = hear_clean(self.mels, tower, self.out / "clean.npy")
         with torch.inference_mode():
             vectors = tower.embed(torch.from_numpy(views.features).float())
