@@ -38,7 +38,8 @@ def fill(folder: Path, count: int) -> dict[str, object]:
         steps["written"] = rss_mb() | {"s": round(time.perf_counter() - started, 1)}
         started = time.perf_counter()
         memory.optimise()
-        steps["optimised"] = rss_mb() | {"s": round(time.perf_counter() - started, 1)}
+        builder = {"builder_peak": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024}
+        steps["optimised"] = rss_mb() | builder | {"s": round(time.perf_counter() - started, 1)}
     return steps
 
 

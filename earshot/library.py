@@ -54,7 +54,8 @@ class Library:
     ...     for moment in library.search("rain on a tin roof", k=5):
     ...         print(moment.path, moment.start_s, moment.end_s, moment.relevance)
 
-    One process at a time can hold it; searching waits a little for its turn.
+    Any number of processes and threads may search at once, also while one indexes: see ``earshot.sharing``. One that is
+    open, yet does not index, is in nobody's way.
     """
 
     def __init__(
