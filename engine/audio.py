@@ -5,8 +5,12 @@ soundfile (libsndfile) decodes what it can, PyAV (FFmpeg) the rest: m4a, aac, wm
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -165,7 +169,7 @@ def format_name(container: str, path: Path) -> str:
 def _check_readable(path: Path) -> None:
     """Raise ``AudioError`` in words for what the decoders would only call a system error."""
     try:
-        with path.open("rb") as stream:
+        with regular(path) as stream:
             if not stream.read(1):
                 raise AudioError(
                     f"{path.name}, an empty file (0 bytes)", "a sound", "copy it again from its source, or delete it"
@@ -174,6 +178,15 @@ def _check_readable(path: Path) -> None:
         raise AudioError(
             f"{path.name}: {error.strerror or error}", "a readable file", "check the path and its permissions"
         ) from error
+
+
+def regular(path: Path) -> FileIO:
+    """A regular file, opened to be read; a fifo or a device is not waited for. Raises ``OSError``."""
+    stream = FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return stream
 
 
 def block_frames(sample_rate_hz: int, channels: int) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import queue
-import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.audio import regular
 from engine.errors import AudioError
 from engine.types import Space
 from engine.windows import cut
@@ -95,11 +93,7 @@ class Decoder:
 
 def sha256_of(path: Path, stop: Callable[[], bool]) -> str:
     """The sha256 of a regular file, in hex. Raises ``StoppedError`` soon after ``stop`` says so, ``OSError``."""
-    # Without O_NONBLOCK a fifo that has taken the file's place would be waited for, for ever.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(handle, "rb", buffering=0) as stream:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "no regular file any more")
+    with regular(path) as stream:
         digest, buffer = hashlib.sha256(), bytearray(_HASH_BYTES)
         while count := stream.readinto(buffer):
             if stop():
