@@ -8,10 +8,11 @@ but the same command opens it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from earshot.keep import Keep, keep_at
@@ -89,10 +90,7 @@ def copy_library(
             )
         with closing(Ledger(here.folder / LEDGER)) as known:
             require_whole(known, report.source)
-            there.make()
-            with closing(Ledger(there.folder / LEDGER)) as ledger:
-                copying = _Copying(here, known, there, ledger, report)
-                copying.run(wait_s, on_wait, on_progress)
+            _Copying(here, known, there, report, on_progress).run(wait_s, on_wait)
     report.wall_s = time.monotonic() - started
     return report
 
@@ -101,7 +99,7 @@ def require_whole(ledger: Ledger, name: str) -> None:
     """Raise ``LibraryError`` if the library ``name`` is a copy that was not finished."""
     copy = ledger.setting(COPY)
     if copy and not copy["whole"]:
-        action = f"finish it with `earshot copy {copy['of']} {name}`, or remove it"
+        action = f"finish it with `earshot copy {quote(copy['of'])} {quote(name)}`, or remove it"
         raise LibraryError(f"an unfinished copy of {copy['of']} in {name}", "a whole library", action)
 
 
@@ -112,57 +110,59 @@ def _name(keep: Keep) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Copying:
-    """The two places with their ledgers, ``known`` that of the source, and what is to be told."""
+    """The two places, with the ledger ``known`` of the source, and who is to be told what."""
 
     here: Keep
     known: Ledger
     there: Keep
-    ledger: Ledger
     report: CopyReport
+    on_progress: Callable[[CopyProgress], None]
 
-    def run(self, wait_s: float, on_wait: Callable[[str], None], on_progress: Callable[[CopyProgress], None]) -> None:
-        """Copy and compare; the locks of both are held meanwhile."""
-        self._refuse_other_space()
+    def run(self, wait_s: float, on_wait: Callable[[str], None]) -> None:
+        """Copy and compare. The locks of both are held meanwhile; that of the source first, before anything is made."""
         space = _space(self.here)
-        if space is None:
+        if space is None:  # nothing was ever heard
             self._refuse_lost(0)
-            self._claim(0)
-            self.ledger.adopt(self.known, COPY)
-        else:
-            with (
-                self.here.writing(space, _leave, wait_s, on_wait) as memory,
-                self.there.writing(space, _leave, wait_s, on_wait) as copy,
-            ):
-                self._refuse_lost(memory.count())
-                self._claim(copy.count())
-                self._fill(memory, copy, on_progress)
-        self.ledger.set_setting(COPY, {"of": self.report.source, "whole": True})
-        totals = self.ledger.totals()
-        self.report.files, self.report.failed, self.report.windows = totals.files, totals.failed, totals.windows
+            with self._target() as ledger:
+                self._claim(ledger, 0)
+                ledger.adopt(self.known, COPY)
+                self._finish(ledger)
+            return
+        with self.here.writing(space, _leave, wait_s, on_wait) as memory:
+            self._refuse_lost(memory.count())
+            with self._target() as ledger, self.there.writing(space, _leave, wait_s, on_wait) as copy:
+                self._claim(ledger, copy.count())
+                self._fill(memory, copy, ledger)
+                self._finish(ledger)
 
-    def _fill(self, memory: Memory, copy: Memory, on_progress: Callable[[CopyProgress], None]) -> None:
+    def _fill(self, memory: Memory, copy: Memory, ledger: Ledger) -> None:
         windows = memory.count()
 
         def told(step: str) -> Callable[[int], None]:
-            return lambda done: on_progress(CopyProgress(step, done, windows))
+            return lambda done: self.on_progress(CopyProgress(step, done, windows))
 
-        self.report.written, sample = bring(memory, self.known, copy, self.ledger, told("copying"))
-        self.ledger.adopt(self.known, COPY)
-        remove_orphans(copy, self.ledger)  # what the source has forgotten since an earlier copy
-        on_progress(CopyProgress("indexing", windows, windows))
+        self.report.written, sample = bring(memory, self.known, copy, ledger, told("copying"))
+        ledger.adopt(self.known, COPY)
+        remove_orphans(copy, ledger)  # what the source has forgotten since an earlier copy
+        self.on_progress(CopyProgress("indexing", windows, windows))
         copy.optimise()
         copy.flush()
-        compare(memory, copy, self.ledger, told("comparing"))
+        compare(memory, copy, ledger, told("comparing"))
         self.report.searches = ask_both(memory, copy, sample)
 
-    def _refuse_other_space(self) -> None:
-        ours, theirs = self.known.setting("space_id"), self.ledger.setting("space_id")
-        if theirs not in (None, ours):
-            raise SpaceMismatchError(
-                f"a library of the space {theirs} in {self.report.target}",
-                f"one of {ours}, as in {self.report.source}",
-                "copy to another place",
-            )
+    @contextmanager
+    def _target(self) -> Iterator[Ledger]:
+        """The ledger of the target. Raises ``SpaceMismatchError`` if it is one of another space."""
+        self.there.make()
+        with closing(Ledger(self.there.folder / LEDGER)) as ledger:
+            ours, theirs = self.known.setting("space_id"), ledger.setting("space_id")
+            if theirs not in (None, ours):
+                raise SpaceMismatchError(
+                    f"a library of the space {theirs} in {self.report.target}",
+                    f"one of {ours}, as in {self.report.source}",
+                    "copy to another place",
+                )
+            yield ledger
 
     def _refuse_lost(self, windows: int) -> None:
         """Raise ``LibraryError`` if the source's memory has not even the ``windows`` that its ledger knows of."""
@@ -174,9 +174,9 @@ class _Copying:
                 "index its folders again, then copy it",
             )
 
-    def _claim(self, windows: int) -> None:
+    def _claim(self, ledger: Ledger, windows: int) -> None:
         """Call the target an unfinished copy of the source. Raises ``LibraryError`` if it is anything else."""
-        copy, totals = self.ledger.setting(COPY), self.ledger.totals()
+        copy, totals = ledger.setting(COPY), ledger.totals()
         if copy is None and (totals.files or totals.failed or windows):
             raise LibraryError(
                 f"a library in {self.report.target}, of {totals.files} files and {windows} windows",
@@ -189,7 +189,12 @@ class _Copying:
                 f"one of {self.report.source}, or an empty place",
                 "copy to another place, or move that copy away first",
             )
-        self.ledger.set_setting(COPY, {"of": self.report.source, "whole": False})
+        ledger.set_setting(COPY, {"of": self.report.source, "whole": False})
+
+    def _finish(self, ledger: Ledger) -> None:
+        ledger.set_setting(COPY, {"of": self.report.source, "whole": True})
+        totals = ledger.totals()
+        self.report.files, self.report.failed, self.report.windows = totals.files, totals.failed, totals.windows
 
 
 def _space(keep: Keep) -> Space | None:

@@ -201,6 +201,7 @@ def test_a_memory_that_has_lost_windows_is_not_copied(source: Path, target: Path
     shutil.rmtree(source / "memory")
     with pytest.raises(LibraryError, match="found 0 windows"):
         copy_library(source, target)
+    assert not target.exists()
 
 
 @pytest.mark.parametrize("busy", ["source", "target"])
