@@ -97,17 +97,11 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open or create it. Raises ``LibraryError`` if it is damaged or of a newer earshot."""
         self._lock, self._path = threading.RLock(), path
-        try:
+        with self._used():
             self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._use_wal()
             self._db.execute("PRAGMA synchronous=FULL")
             self._migrate(path)
-        except sqlite3.OperationalError as error:  # the disk's fault, or a lock's, not the file's
-            raise LibraryError(
-                f"a ledger that can't be opened ({path}: {error})", "one to read and write", "check its disk"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise damaged_ledger(path, str(error)) from error
 
     def _use_wal(self) -> None:
         """Several processes may create a ledger at once; SQLite does not wait for this change of mode by itself."""
@@ -142,14 +136,30 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All that is written inside becomes durable together, or not at all."""
-        with self._lock:
+        with self._used():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite may have ended it itself, as on a full disk
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        """Inside, the database is ours. Raises ``LibraryError`` where it can't be read or written."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.OperationalError as error:  # the disk's fault, or a lock's, not the file's
+                raise LibraryError(
+                    f"a ledger that can't be used ({self._path}: {error})",
+                    "one to read and write",
+                    "check its disk, free some space, then do the same again: what was written is kept",
+                ) from error
+            except sqlite3.DatabaseError as error:
+                raise damaged_ledger(self._path, str(error)) from error
 
     def setting(self, key: str) -> Any:
         """A setting of the library, or None."""
@@ -313,10 +323,7 @@ class Ledger:
 
     def check(self) -> None:
         """Read all of it. Raises ``LibraryError`` if it is damaged."""
-        try:
-            said = [row[0] for row in self._all("PRAGMA integrity_check(1)")]
-        except sqlite3.DatabaseError as error:
-            said = [str(error)]
+        said = [row[0] for row in self._all("PRAGMA integrity_check(1)")]
         if said != ["ok"]:
             raise damaged_ledger(self._path, said[0])
 
@@ -361,15 +368,15 @@ class Ledger:
             self._db.close()
 
     def _one(self, sql: str, *values: Any) -> Any:
-        with self._lock:
+        with self._used():
             return self._db.execute(sql, values).fetchone()
 
     def _all(self, sql: str, *values: Any) -> list[Any]:
-        with self._lock:
+        with self._used():
             return self._db.execute(sql, values).fetchall()
 
     def _write(self, sql: str, *values: Any) -> None:
-        with self._lock:
+        with self._used():
             self._db.execute(sql, values)
 
 
