@@ -100,7 +100,7 @@ def test_a_newer_ledger_is_refused(tmp_path: Path):
 def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path):
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"not a database" * 100)
-    with pytest.raises(LibraryError, match="damaged ledger .*earshot repair"):
+    with pytest.raises(LibraryError, match=r"damaged ledger .*earshot repair"):
         Ledger(path)
 
 
