@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -286,6 +287,19 @@ def test_a_full_disk_ends_it_and_the_same_command_goes_on(
     assert not is_whole(target)
     report = copy_library(source, target)
     assert report.windows - report.written == 12
+    assert state(target) == state(source)
+
+
+def test_a_disk_that_is_full_for_the_ledger(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(ledger: Ledger, *_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "adopt", full)
+        with pytest.raises(sqlite3.OperationalError):
+            copy_library(source, target)
+    assert not is_whole(target)
+    assert copy_library(source, target).written == 0
     assert state(target) == state(source)
 
 

@@ -1,4 +1,4 @@
-"""`earshot copy` to a server and back, on the stub of a Qdrant server, REST and real ports."""
+"""`earshot copy` to a server and back, on the stub of a Qdrant server."""
 
 from __future__ import annotations
 
@@ -77,7 +77,17 @@ def answers(library: str | Path) -> list[Any]:
         return [(m.path, m.paths, m.start_s, m.end_s, round(m.score, 5)) for m in found]
 
 
-def test_to_a_server_and_back(source: Path, server: Stub, machine: Callable[[str], None], tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["REST", "gRPC"])
+def test_to_a_server_and_back(
+    source: Path,
+    server: Stub,
+    machine: Callable[[str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    if way == "gRPC":
+        monkeypatch.setenv("EARSHOT_QDRANT_GRPC_PORT", str(server.grpc_port))
     there = copy_library(source, server.url)
     assert (there.files, there.failed, there.written) == (5, 1, there.windows)
     assert sorted(answers(server.url)) == sorted(answers(source))
@@ -88,6 +98,7 @@ def test_to_a_server_and_back(source: Path, server: Stub, machine: Callable[[str
     assert sorted(answers(tmp_path / "back")) == sorted(answers(source))
     assert copy_library(source, server.url).written == 0
     assert copy_library(server.url, tmp_path / "back").written == 0
+    assert bool(server.paths("gRPC", "Upsert")) == (way == "gRPC")
 
 
 def test_nothing_is_heard_again_on_the_server(source: Path, server: Stub, machine: Callable[[str], None]) -> None:
