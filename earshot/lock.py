@@ -16,15 +16,20 @@ _NAME = "lock"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a library, since when (seconds since 1970) it does what, and where it can be asked."""
+    """Who holds a library, since when (seconds since 1970) it does what, and where it can be asked.
+
+    Earshot 0.1.0 said neither what it does, nor since when, and answered nobody.
+    """
 
     pid: int
     host: str
-    since_s: float
+    since_s: float | None
     doing: str
     address: str | None = None
 
     def __str__(self) -> str:
+        if self.since_s is None:
+            return f"process {self.pid} on {self.host}"
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since_s))
         return f"process {self.pid} on {self.host}, {self.doing} since {since}"
 
@@ -75,6 +80,8 @@ def holder_of(folder: Path) -> Holder | None:
     """Who said last that it holds the library; None where that can't be read, as while it is being written."""
     try:
         said = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        if "since_s" not in said:  # earshot 0.1.0
+            return Holder(int(said["pid"]), str(said["host"]), None, "")
         return Holder(
             int(said["pid"]), str(said["host"]), float(said["since_s"]), str(said["doing"]), said.get("address")
         )

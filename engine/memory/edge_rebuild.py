@@ -15,6 +15,7 @@ from engine.errors import MemoryStoreError
 _BUILDER = Path(__file__).with_name("edge_build.py")
 _PIECE = 1024 * 1024
 _LAST_WORDS = 500
+_TRIES = 3
 
 
 def built_copy(shard: Path, copy: Path) -> bool:
@@ -22,9 +23,15 @@ def built_copy(shard: Path, copy: Path) -> bool:
 
     Raises ``MemoryStoreError`` if the builder fails; Ctrl-C ends it. The copy is left as it is then.
     """
-    if copy.exists():
-        shutil.rmtree(copy)
-    shutil.copytree(shard, copy, copy_function=_copy_with_holes)
+    for tries_left in reversed(range(_TRIES)):
+        if copy.exists():
+            shutil.rmtree(copy)
+        try:
+            copy_shard(shard, copy)
+            break
+        except FileNotFoundError:  # Qdrant tidies up on threads of its own, a moment after it was flushed
+            if not tries_left:
+                raise
     command = [sys.executable, "-P", str(_BUILDER), str(copy), str(os.getpid())]
     # In a process group of its own, Ctrl-C in the terminal reaches us alone, and we end it.
     with subprocess.Popen(
@@ -37,7 +44,18 @@ def built_copy(shard: Path, copy: Path) -> bool:
             raise
     if builder.returncode:
         raise _failure(builder.returncode, complaint.strip())
-    return said == "changed"
+    return said.split()[-1:] == ["changed"]
+
+
+def copy_shard(shard: Path, copy: Path) -> None:
+    """Copy a folder with all below it; holes stay holes. Raises ``OSError``."""
+    copy.mkdir()
+    for path in shard.rglob("*"):
+        target = copy / path.relative_to(shard)
+        if path.is_dir():
+            target.mkdir()
+        else:
+            _copy_with_holes(path, target)
 
 
 def _failure(status: int, complaint: str) -> MemoryStoreError:
@@ -51,9 +69,9 @@ def _failure(status: int, complaint: str) -> MemoryStoreError:
     )
 
 
-def _copy_with_holes(source: str, target: str) -> None:
+def _copy_with_holes(source: Path, target: Path) -> None:
     """Copy a file's data; its holes stay holes: they are a third of a shard, and would cost disk and time if filled."""
-    with open(source, "rb", buffering=0) as reader, open(target, "wb", buffering=0) as writer:
+    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
         end = 0
         writer.truncate(os.fstat(reader.fileno()).st_size)
         while (start := _next_data(reader.fileno(), end)) is not None:

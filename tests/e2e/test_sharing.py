@@ -227,6 +227,7 @@ def test_a_killed_holder_leaves_nothing_in_the_way(indexing: Process, folder: Pa
         indexing.kill()
         assert before is not None
         assert before.pid == indexing.process.pid
+        assert 0 < guest.status().files < FILES
         report = guest.index([sounds])
         killed.set()
         asking.join(60)

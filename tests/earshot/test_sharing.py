@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from earshot.sharing import Sharing
 from engine.errors import LibraryBusyError, LibraryError, MemoryStoreError
 from engine.fakes import FakeEncoders
 from engine.memory.base import Memory
-from engine.memory.edge_rebuild import _copy_with_holes
+from engine.memory.edge_rebuild import copy_shard
 from engine.types import Clause, Filter, Point, point_id
 
 SPACE = FakeEncoders().space
@@ -43,7 +42,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(written: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(written, tmp_path / "library", copy_function=_copy_with_holes))
+    copy_shard(written, tmp_path / "library")
+    return tmp_path / "library"
 
 
 def test_the_first_to_read_holds_it_until_somebody_writes(folder: Path) -> None:
@@ -138,6 +138,30 @@ def test_a_holder_on_another_machine_is_named(
         lock.say("searching", address)
     keep = FolderKeep(folder)
     with keep.reading(SPACE, nothing) as memory, pytest.raises(LibraryBusyError, match=r"on studio-2.*one machine"):
+        memory.count()
+    lock.release()
+    keep.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ('{"pid": 7, "host": "studio"}', "held by process 7 on studio;"),
+        ("", "held by another process;"),
+        ("[1]", "held by another process;"),
+    ],
+)
+def test_a_holder_that_says_little_is_waited_for_all_the_same(
+    folder: Path, said: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As earshot 0.1.0 does, or somebody who is about to say more."""
+    monkeypatch.setattr("earshot.sharing.WAIT_S", 0.1)
+    monkeypatch.setattr(platform, "node", lambda: "studio")
+    lock = LibraryLock.take(folder)
+    assert lock
+    (folder / "lock").write_text(said)
+    keep = FolderKeep(folder)
+    with keep.reading(SPACE, nothing) as memory, pytest.raises(LibraryBusyError, match=named):
         memory.count()
     lock.release()
     keep.close()

@@ -92,7 +92,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(written: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(written, tmp_path / "memory", copy_function=edge_rebuild._copy_with_holes))
+    edge_rebuild.copy_shard(written, tmp_path / "memory")
+    return tmp_path / "memory"
 
 
 @pytest.fixture
@@ -237,6 +238,27 @@ def test_current_names_nothing_elsewhere(shard: str, folder: Path, monkeypatch: 
         opened(folder, monkeypatch)
 
 
+def test_a_file_that_goes_while_it_is_copied_is_not_missed(
+    memory: EdgeMemory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = edge_rebuild._copy_with_holes
+    passing = iter([folder / SHARD / "passing"])
+
+    def copy(source: Path, target: Path) -> None:
+        for path in passing:
+            copied(path, target)
+        copied(source, target)
+
+    monkeypatch.setattr(edge_rebuild, "_copy_with_holes", copy)
+    memory.optimise()
+    assert (memory.count(), indexed(memory)) == (50 * BATCHES, 50 * BATCHES)
+    monkeypatch.setattr(edge_rebuild, "_copy_with_holes", lambda source, target: copied(folder / "never", target))
+    memory.upsert(batch(BATCHES))
+    with pytest.raises(MemoryStoreError, match="never"):
+        memory.optimise()
+    assert memory.count() == 50 * (BATCHES + 1)
+
+
 def test_holes_are_copied_as_holes(tmp_path: Path) -> None:
     data = np.random.default_rng(0).bytes(3_000_000)
     with (tmp_path / "sparse").open("wb") as file:
@@ -246,6 +268,6 @@ def test_holes_are_copied_as_holes(tmp_path: Path) -> None:
         file.truncate(100_000_000)
     (tmp_path / "empty").touch()
     for name in ("sparse", "empty"):
-        edge_rebuild._copy_with_holes(str(tmp_path / name), str(tmp_path / "copy"))
+        edge_rebuild._copy_with_holes(tmp_path / name, tmp_path / "copy")
         assert (tmp_path / "copy").read_bytes() == (tmp_path / name).read_bytes()
         assert os.stat(tmp_path / "copy").st_blocks <= os.stat(tmp_path / name).st_blocks
