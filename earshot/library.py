@@ -312,9 +312,17 @@ class Library:
 
     def _tidy(self, memory: Memory) -> None:
         """Remove what a killed run left half heard."""
-        if self._ledger.is_blank and (self.folder / MEMORY).exists() and memory.count():
-            raise _lost_ledger(self.folder)  # or all that is remembered would be left-overs
+        if self._ledger.is_blank and memory.count():  # or all that is remembered would be left-overs
+            if (self.folder / MEMORY).exists():
+                raise _lost_ledger(self.folder)
+            self._recall(memory)
         remove_orphans(memory, self._ledger)
+
+    def _recall(self, memory: Memory) -> None:
+        """Make our ledger of a server anew from what the server knows to be ours."""
+        from indexer.repair import rebuild
+
+        rebuild(memory, self._ledger, self.space_id)
 
     def _require_open(self) -> None:
         if self._closed:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from earshot.keep import FolderKeep, Keep, keep_at
+from earshot.keep import Keep, keep_at
 from earshot.limits import WAIT_S
 from earshot.places import LEDGER, MEMORY, bundles_folder, expanded
 from engine.bundle import known_bundles, open_bundle
@@ -57,15 +57,15 @@ class Repaired:
 def repair(
     library: str | Path | None, bundle: str | None = None, on_wait: Callable[[str], None] = lambda _: None
 ) -> Repaired:
-    """Examine a library in a folder, and repair it.
+    """Examine a library, and repair it; of a server, what this machine holds, and its ledger.
 
     ``bundle`` is the one it was made with, where nothing says so any more. Raises ``LibraryError`` where there is no
     library, or one of a newer earshot; ``LibraryBusyError``; ``MemoryStoreError`` where the disk is at fault.
     """
     keep = keep_at(library)
     memory_folder = keep.folder / MEMORY
-    if not isinstance(keep, FolderKeep) or not (keep.exists() or memory_folder.exists()):
-        raise LibraryError(f"no library in {keep.name}", "one in a folder", "make it with `earshot index FOLDER`")
+    if not (keep.exists() or memory_folder.exists()):
+        raise LibraryError(f"no library in {keep.name}", "one", "make it with `earshot index FOLDER`")
     report, aside = Repaired(), _Aside(keep.folder)
     ledger = _open_ledger(keep.folder / LEDGER, aside)
     if ledger is None or (ledger.is_blank and memory_folder.exists()):

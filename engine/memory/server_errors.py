@@ -93,13 +93,13 @@ def explained(error: BaseException, where: str, asked: str, has_key: bool) -> Me
         return MemoryStoreError(failed, expected, "ask whoever runs the server")
     if isinstance(error, UnexpectedResponse) and error.headers.get("location"):
         return MemoryStoreError(failed, "an answer, not a way elsewhere", f"use {error.headers['location']}")
-    if _is_foreign(error):
-        return MemoryStoreError(
-            f"something else than Qdrant at {where} ({words})", "a Qdrant server", "check host, port and prefix"
-        )
     if passes(error):
         return MemoryStoreError(
             f"no answer from {where} ({words})", "a Qdrant server that runs", "start it, or check host and port"
+        )
+    if _is_foreign(error):
+        return MemoryStoreError(
+            f"something else than Qdrant at {where} ({words})", "a Qdrant server", "check host, port and prefix"
         )
     return MemoryStoreError(failed, action="the server's log says more")
 
@@ -129,9 +129,9 @@ def _is_foreign(error: BaseException) -> bool:
         try:
             return "status" not in error.structured()
         except (ValueError, TypeError):
-            return not passes(error)
+            return True
     if isinstance(error, ResponseHandlingException):
-        return isinstance(error.source, ValueError | httpx.RemoteProtocolError | httpx.UnsupportedProtocol)
+        return isinstance(error.source, ValueError | httpx.UnsupportedProtocol)
     return isinstance(error, ValueError)
 
 
