@@ -35,20 +35,20 @@ RUN useradd --uid 1000 --no-create-home --home-dir /data earshot \
 ENV HOME=/data XDG_DATA_HOME=/data
 VOLUME /data
 WORKDIR /data
-USER earshot
+USER 1000
 ENTRYPOINT ["earshot"]
 CMD ["--help"]
 
 FROM runtime AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=libraries-cuda /opt/earshot /opt/earshot
-USER root
+USER 0
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps /wheels/*.whl
-USER earshot
+USER 1000
 
 # The last one, so that it is what `docker build .` makes.
 FROM runtime AS cpu
 COPY --from=libraries /opt/earshot /opt/earshot
-USER root
+USER 0
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels pip install --no-deps /wheels/*.whl
-USER earshot
+USER 1000

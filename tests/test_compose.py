@@ -188,7 +188,7 @@ def test_python_in_the_image_is_one_that_earshot_runs_on() -> None:
 def test_the_image_runs_earshot_and_not_as_root(target: str) -> None:
     runs = {"cpu": "FROM runtime AS cpu", "cuda": "FROM runtime AS cuda"}[target]
     body = DOCKERFILE.partition(runs)[2].partition("\nFROM")[0]
-    assert re.findall(r"^USER (\S+)$", body, re.MULTILINE)[-1] == "earshot"
+    assert re.findall(r"^USER (\S+)$", body, re.MULTILINE)[-1] == "1000", "by number, so that Kubernetes can tell"
     runtime = DOCKERFILE.partition("AS runtime")[2].partition("\nFROM")[0]
     assert '\nENTRYPOINT ["earshot"]\n' in runtime
     assert "earshot" in PROJECT["scripts"]
