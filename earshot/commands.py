@@ -117,7 +117,7 @@ def index(
     bundle: BundleOption = None,
     device: DeviceOption = DeviceChoice.auto,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Decoding threads. \\[default: one a core]")
+        int | None, typer.Option("--jobs", "-j", min=1, help="Decoding processes. \\[default: one a core]")
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Forget files under PATHS that are gone.")] = False,

@@ -177,7 +177,7 @@ class Library:
 
         Args:
             paths: Files and folders.
-            jobs: Decoding threads; default: one for each core.
+            jobs: Decoding processes; default: one for each core.
             retry_failed: Try files again that could not be heard before.
             prune: Forget files under ``paths`` that are no longer there. Refused, after the hearing, where all known
                 files below a path are gone or more than a fifth of them: a disk that is away looks the same.
