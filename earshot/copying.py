@@ -20,6 +20,7 @@ from earshot.limits import WAIT_S
 from earshot.places import LEDGER
 from engine.errors import LibraryError, SpaceMismatchError
 from engine.memory.base import Memory
+from engine.memory.server_options import is_url
 from engine.types import Space
 from indexer.ledger import Ledger
 from indexer.tidy import remove_orphans
@@ -105,7 +106,7 @@ def require_whole(ledger: Ledger, name: str) -> None:
 
 def _name(keep: Keep) -> str:
     """What a library is called from everywhere: its URL, or its folder in full."""
-    return keep.name if "://" in keep.name else str(keep.folder.resolve())
+    return keep.name if is_url(keep.name) else str(keep.folder.resolve())
 
 
 @dataclass(frozen=True, slots=True)
