@@ -9,7 +9,7 @@ from typing import Any
 from qdrant_client import models
 
 from engine.errors import MemoryStoreError
-from engine.memory.base import HOLDERS
+from engine.memory.base import HELD, HOLDERS
 from engine.memory.graph import (
     BUILD_BREADTH,
     INDEX_FROM_POINTS,
@@ -32,7 +32,8 @@ _TEXT = models.KeywordIndexParams(
     type=models.KeywordIndexType.KEYWORD, prefix=True, enable_hnsw=False, memory=models.Memory.COLD
 )
 _NUMBER = models.FloatIndexParams(type=models.FloatIndexType.FLOAT, enable_hnsw=False, memory=models.Memory.COLD)
-_ALSO_INDEXED = {HOLDERS: str}
+# Servers in strict mode refuse filters by what has no index.
+_ALSO_INDEXED = {HOLDERS: str, HELD: str}
 _QUANTIZATIONS: dict[Quantization, models.QuantizationConfig] = {
     "scalar": models.ScalarQuantization(
         scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, memory=models.Memory.PINNED)

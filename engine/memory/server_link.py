@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 #: The first server that can look for a part of a text, which filters by path need.
 OLDEST_SERVER = (1, 20)
-#: How long somebody who only asks waits for a server that is away; who writes has ``ServerOptions.patience_s``.
+#: How long who only asks waits for a server that is away; a run, and who has written, ``ServerOptions.patience_s``.
 ASKING_PATIENCE_S = 10.0
 #: A request may take this long, a connection that.
 REQUEST_S, CONNECT_S = 60, 5.0
@@ -103,12 +103,13 @@ class ServerLink:
 
     @contextmanager
     def until(self, given_up: Callable[[], bool]) -> Iterator[None]:
-        """Inside, wait for the server only while ``given_up`` is False."""
-        before, self._given_up = self._given_up, given_up
+        """Inside, wait for the server as long as a run does, but only while ``given_up`` is False."""
+        before = self.patience_s, self._given_up
+        self.patience_s, self._given_up = self._options.patience_s, given_up
         try:
             yield
         finally:
-            self._given_up = before
+            self.patience_s, self._given_up = before
 
     def is_given_up(self) -> bool:
         """Whether nobody waits any more."""

@@ -333,7 +333,7 @@ def test_killed_while_making_it_the_next_one_completes_it(qdrant: Stub, opened: 
     assert ServerMemory(qdrant.url).known_space() is None
     opened().upsert(batch(1))
     indexes = qdrant.store.indexes["sounds-tiny-model@0123456789ab"]
-    assert {"folded__paths", "folded__title", "sha256", "duration_s", "window", "holders"} <= indexes.keys()
+    assert {"folded__paths", "folded__title", "sha256", "duration_s", "window", "holders", "held"} <= indexes.keys()
     assert all(schema.enable_hnsw is False for schema in indexes.values())
     assert indexes["folded__paths"].prefix is True
 
@@ -561,6 +561,9 @@ def test_a_host_without_a_name_is_said() -> None:
 
 def test_who_writes_is_more_patient_than_who_asks(qdrant: Stub, opened: Opened) -> None:
     memory = opened(patience_s=500)
+    assert memory._link.patience_s == 10
+    with memory.until(lambda: False):
+        assert memory._link.patience_s == 500
     assert memory._link.patience_s == 10
     memory.upsert(batch(1))
     assert memory._link.patience_s == 500
