@@ -47,7 +47,7 @@ class ServerLink:
         self._lock = threading.Lock()
         self._said = 0
         self._is_mine = client is None
-        self._client = client or _connected(address, options)
+        self._client = client or connected(address, options)
 
     @property
     def where(self) -> str:
@@ -146,7 +146,7 @@ class ServerLink:
             self.say(f"{self.where} answers again")
 
 
-def _connected(address: ServerAddress, options: ServerOptions) -> QdrantClient:
+def connected(address: ServerAddress, options: ServerOptions) -> QdrantClient:
     """A client; it connects when it is first used."""
     kind: dict[str, Any] = {"event_hooks": {"request": [_connect_soon]}}
     if options.api_key:

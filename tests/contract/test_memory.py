@@ -27,7 +27,8 @@ from engine.memory.base import Memory
 from engine.memory.edge import EdgeMemory
 from engine.memory.exact import ExactMemory
 from engine.memory.server import ServerMemory
-from engine.memory.server_options import ServerOptions
+from engine.memory.server_link import connected
+from engine.memory.server_options import ServerAddress, ServerOptions
 from engine.types import Clause, Filter, FloatArray, Hit, Point
 from tests.engine.memory.asked import AskedMemory
 from tests.engine.memory.stub_qdrant import Stub
@@ -94,7 +95,7 @@ class Served:
             cls.stub.stop()
             cls.stub = None
         if REAL_URL:
-            client = QdrantClient(url=REAL_URL, api_key=ServerOptions.from_environment().api_key)
+            client = connected(ServerAddress.parse(REAL_URL), ServerOptions.from_environment())
             for one in client.get_aliases().aliases:
                 if one.alias_name in cls.made:
                     client.delete_collection(one.collection_name)
