@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -23,7 +24,7 @@ from exporters.card import card
 from exporters.frontend import FrontConfig
 from exporters.graph import MAX_BATCH, export_graph, run_graph
 from exporters.parity import measure, probes, require
-from exporters.store import PackedEmbedding, round_to_half
+from exporters.store import PackedEmbedding, pack, round_to_bytes
 from exporters.towers import AudioConfig, AudioTower, TextConfig, TextTower
 
 NAME = "starter"
@@ -140,10 +141,11 @@ def _export_audio(tower: AudioTower, out: Path) -> dict[str, float]:
     samples = _probe_batch(tower)
     with torch.inference_mode():
         exact = tower(samples).numpy()
-        round_to_half(tower)
+        round_to_bytes(tower)
         rounded = tower(samples).numpy()
     path, limits = out / "audio.onnx", {"batch": MAX_BATCH}
     export_graph(tower, {"samples": samples}, [{0: "batch"}], "embedding", path, limits)
+    onnx.save_model(pack(onnx.load(str(path))), str(path))
     found = run_graph(path, {"samples": samples})
     alone = np.concatenate([run_graph(path, {"samples": samples[i : i + 1]}) for i in range(len(samples))])
     return {
@@ -159,13 +161,13 @@ def _export_text(checkpoint: Checkpoint, out: Path) -> dict[str, float]:
     ids, mask = _tokens(checkpoint, (*GOLDEN_TEXTS, "", "rain", "two sirens and a crowd that cheers"))
     with torch.inference_mode():
         exact = tower(ids, mask).numpy()
-        packed = PackedEmbedding(tower.pieces.weight)
-        round_to_half(tower)
-        tower.pieces = packed  # type: ignore[assignment]
+        tower.pieces = PackedEmbedding(tower.pieces.weight)  # type: ignore[assignment]
+        round_to_bytes(tower)
         rounded = tower(ids, mask).numpy()
     inputs, axes = {"input_ids": ids, "attention_mask": mask}, {0: "batch", 1: "tokens"}
     path, limits = out / "text.onnx", {"batch": MAX_BATCH, "tokens": tower.config.max_tokens}
     export_graph(tower, inputs, [axes, axes], "embedding", path, limits)
+    onnx.save_model(pack(onnx.load(str(path))), str(path))
     return {
         "text_storage": require("stored text weights", rounded, exact, STORAGE_TOLERANCE),
         "text_graph": require("text.onnx", run_graph(path, inputs), rounded),

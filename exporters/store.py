@@ -1,4 +1,4 @@
-"""Weights stored small: half-precision tensors widened at load, and a vocabulary of int8 rows.
+"""Weights stored small: int8 steps and half-precision tensors widened at load, and a vocabulary of int8 rows.
 
 The graph still computes in float32. What is exported is a tower whose weights have already been rounded, so graph
 and tower agree to float32's own error, and what the rounding costs is measured apart (``parity.measure``).
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -39,6 +40,55 @@ def round_to_half(module: nn.Module) -> None:
         if not torch.isfinite(rounded).all():
             raise ValueError(f"found {name} up to {float(parameter.abs().max()):.3g}, expected less than 65504")
         parameter.copy_(rounded)
+
+
+@torch.no_grad()
+def round_to_bytes(module: nn.Module) -> None:
+    """Round the large matrices and kernels of ``module`` to 255 steps of a scale for each output, in place.
+
+    The other parameters go to float16's grid, as do the scales. Raises ``ValueError`` where one is too large.
+    """
+    round_to_half(module)
+    for parameter in module.parameters():
+        if parameter.numel() >= _WORTH_IT and parameter.dim() > 1 and min(parameter.shape[:2]) > 1:
+            flat = parameter.numpy().reshape(len(parameter), -1)
+            scale = _scales(flat, 0)
+            parameter.copy_(torch.from_numpy(np.rint(flat / scale) * scale).reshape(parameter.shape))
+
+
+def _scales(values: NDArray[np.floating], axis: int) -> NDArray[np.float32]:
+    """The step of each slice along ``axis``, on float16's grid: int8 times it is exact in float32."""
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    wanted = np.abs(values).max(axis=others, keepdims=True).astype(np.float64) / 127
+    rounded = wanted.astype(np.float16)
+    rounded = np.where(rounded < wanted, np.nextafter(rounded, np.float16(np.inf)), rounded)
+    return np.maximum(rounded, np.finfo(np.float16).tiny).astype(np.float32)
+
+
+def pack(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store in int8, widened and scaled at load, every large float32 tensor of the graph that loses nothing by it."""
+    graph = model.graph
+    widened = []
+    for tensor in list(graph.initializer):
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < _WORTH_IT or values.ndim < 2:
+            continue
+        for axis in range(values.ndim):
+            scale = _scales(values, axis)
+            steps = np.rint(values / scale)
+            if np.abs(steps).max() <= 127 and np.array_equal(steps.astype(np.float32) * scale, values):
+                graph.initializer.remove(tensor)
+                graph.initializer.append(numpy_helper.from_array(steps.astype(np.int8), f"{tensor.name}.steps"))
+                graph.initializer.append(numpy_helper.from_array(scale, f"{tensor.name}.scale"))
+                wide = f"{tensor.name}.wide"
+                widened.append(helper.make_node("Cast", [f"{tensor.name}.steps"], [wide], to=TensorProto.FLOAT))
+                widened.append(helper.make_node("Mul", [wide, f"{tensor.name}.scale"], [tensor.name]))
+                break
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*widened, *nodes])
+    onnx.checker.check_model(model)
+    return model
 
 
 def halve(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,14 @@ def train(
             write_atomic(folder / "last.pt", lambda path, state=state: torch.save(state, path))
     model.load_state_dict(average)
     return model.eval()
+
+
+def minutes(folder: Path) -> float:
+    """How long the steps logged in ``folder/curve.csv`` took, kills and pauses between them left out."""
+    with (folder / "curve.csv").open(newline="", encoding="utf-8") as stream:
+        marks = [0.0, *(float(row["s"]) for row in csv.DictReader(stream))]
+    # The clock starts again with each run.
+    return sum(b - a if b >= a else b for a, b in pairwise(marks)) / 60
 
 
 def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:

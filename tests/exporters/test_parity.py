@@ -9,10 +9,11 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession
 
 from exporters.frontend import FrontConfig, LogMel
 from exporters.parity import FP32_TOLERANCE, ParityError, measure, probes, require
-from exporters.store import PackedEmbedding, halve, round_to_half
+from exporters.store import PackedEmbedding, halve, pack, round_to_bytes, round_to_half
 
 MUTANTS = {
     "lowest band": {"low_hz": 130.0},
@@ -80,6 +81,27 @@ def test_halving_changes_no_value():
     assert set(before) - set(after) == {"halved"}
     assert after["halved.half"].data_type == TensorProto.FLOAT16
     assert np.array_equal(numpy_helper.to_array(after["halved.half"]).astype(np.float32), weights["halved"])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_packing_changes_no_value(axis: int):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 48)
+    with torch.no_grad():
+        layer.weight *= torch.logspace(-6, 1, 48)[:, None]  # outputs of very different size
+    exact = layer.weight.detach().clone()
+    round_to_bytes(layer)
+    step = exact.abs().amax(1, keepdim=True) / 127
+    assert ((layer.weight - exact).abs() <= step * 0.52 + 2**-14).all()
+    stored = layer.weight.detach().numpy() if axis == 0 else layer.weight.detach().numpy().T.copy()
+    weights = {"packed": stored, "kept.exact": np.random.default_rng(0).random((64, 64)).astype(np.float32)}
+    model = _sum_of(weights)
+    before = InferenceSession(model.SerializeToString()).run(None, {})[0]
+    packed = pack(model)
+    kinds = {t.name: t.data_type for t in packed.graph.initializer}
+    assert set(kinds) == {"packed.steps", "packed.scale", "kept.exact"}
+    assert kinds["packed.steps"] == TensorProto.INT8
+    np.testing.assert_array_equal(InferenceSession(packed.SerializeToString()).run(None, {})[0], before)
 
 
 def test_too_large_for_half_is_refused():

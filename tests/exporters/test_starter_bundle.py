@@ -6,10 +6,13 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 
+from engine.audio import open_clip
 from engine.bundle import STARTER_DIR, open_bundle
-from engine.encoders import OnnxEncoders
+from engine.encoders import OnnxEncoders, encode_windows
+from engine.windows import cut
 from exporters.parity import probes
 
 LARGEST_BYTES = 25_000_000
@@ -85,6 +88,28 @@ def test_made_sounds_mean_what_they_are(encoders, name, right, wrong):
     assert near > far + 0.1
 
 
+@pytest.mark.parametrize(
+    ("made", "right"),
+    [
+        (lambda t: np.zeros_like(t), "silence"),
+        (lambda t: np.full_like(t, 0.4), "silence"),
+        (lambda t: 0.5 * np.sin(2 * np.pi * 20_000 * t), "silence"),
+        (lambda t: np.clip(20 * np.sin(2 * np.pi * 440 * t), -1, 1), "an electronic tone"),
+        (lambda t: np.where(t % 1 < 0.05, np.random.default_rng(0).uniform(-0.8, 0.8, t.shape), 0), "clicks"),
+    ],
+    ids=["silence", "direct current", "20 kHz", "clipping", "50 ms clicks"],
+)
+def test_odd_recordings_mean_what_they_are(encoders, tmp_path, made, right):
+    soundfile.write(tmp_path / "odd.wav", made(np.arange(4 * 48_000) / 48_000), 48_000, subtype="FLOAT")
+    windows = cut(open_clip(tmp_path / "odd.wav", encoders.space.sample_rate_hz).blocks, encoders.space)
+    vectors = np.stack([vector for _, vector in encode_windows(encoders.audio, windows)])
+    assert np.isfinite(vectors).all()
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    others = ["a dog barking", "rain on a roof", "a crowd cheering", "a man speaking", "birds singing"]
+    near, *far = encoders.text.encode_text([right, *others]) @ vectors[0]
+    assert near > max(far)
+
+
 @pytest.mark.parametrize("text", ["регн", "כלב", "\u0000", "\ufffd", "ⵣⵓⵔ"])
 def test_nothing_sounds_like_a_text_without_a_known_word(encoders, text):
     sounds = encoders.audio.encode_audio(np.stack(list(strange(encoders.space.window_samples).values())))
@@ -105,7 +130,21 @@ def test_an_emoji_is_read_by_its_name(encoders, emoji, word, other):
     assert vector @ near > vector @ far + 0.2
 
 
-@pytest.mark.parametrize("text", ["a", "?!", "雨の音", "perro ladrando", "x" * 10_000, "dog " * 3000, "Ωmega ñ"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "?!",
+        "雨の音",
+        "perro ladrando",
+        "x" * 10_000,
+        "雨" * 10_000,
+        "dog " * 3000,
+        "Ωmega ñ",
+        "perro 犬 Hund",
+        "🐕🌧️👏",
+    ],
+)
 def test_strange_texts_give_finite_unit_vectors(encoders, text):
     vector = encoders.text.encode_text([text])
     assert np.isfinite(vector).all()

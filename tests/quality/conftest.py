@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from earshot import Library
+from trainer.data import hold_out, read_rows, training_rows
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -46,3 +47,23 @@ def dev_library(dev_clips: list[Clip], tmp_path_factory: pytest.TempPathFactory)
 def dev_number(path: str) -> int:
     """Which dev clip a hit is."""
     return int(Path(path).stem)
+
+
+@pytest.fixture(scope="session")
+def held_out_library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Library, dict[str, str]]]:
+    """Train clips that no tower has learnt from, and all that creak, under names that say nothing; their texts."""
+    if not (DATA / "sounds.csv").is_file():
+        pytest.skip("no ../shared/data: the real sounds are not here")
+    rows = training_rows(read_rows(DATA))
+    chosen = list(dict.fromkeys([*hold_out(rows)[1], *(row for row in rows if "creak" in row.text)]))
+    folder = tmp_path_factory.mktemp("train")
+    sounds = folder / "sounds"
+    sounds.mkdir()
+    texts = {}
+    for number, row in enumerate(chosen):
+        link = sounds / f"{number:04}{row.path.suffix}"
+        link.symlink_to(row.path)
+        texts[str(link)] = row.text
+    with Library(folder / "library", device="cpu") as library:
+        library.index([sounds])
+        yield library, texts

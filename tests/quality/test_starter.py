@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,34 @@ def test_text_to_audio_on_real_sounds(precision: dict[str, float]):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_language_finds_at_least_half_as_much_as_english(precision: dict[str, float], language: str):
     assert precision[language] >= LANGUAGE_SHARE * precision["eng"], precision
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("perro ladrando", r"dog|bark|puppy"),
+        ("雨の音", r"\brain"),
+        ("knarrende Tür", r"creak|squeak|door"),
+        ("🐕", r"dog|bark|puppy"),
+        ("orage et tonnerre", r"thunder"),
+        ("婴儿哭声", r"baby|cry"),
+        ("haan kraait", r"rooster|cock"),
+        ("helicòpter", r"helicopter"),
+    ],
+)
+def test_train_clips_are_found_in_other_languages(
+    held_out_library: tuple[Library, dict[str, str]], words: str, text: str
+):
+    library, texts = held_out_library
+    found = [texts[moment.path] for moment in library.search(words, k=3, min_relevance=0)]
+    assert re.search(text, " ".join(found)), found
+
+
+@pytest.mark.parametrize("words", ["шум дождя", "שלום", "ⵣⵓⵔ"])
+def test_nothing_sounds_like_a_script_that_the_model_cannot_read(
+    held_out_library: tuple[Library, dict[str, str]], words: str
+):
+    assert held_out_library[0].search(words, k=3) == []
 
 
 def test_typing_is_found(dev_library: Library, dev_clips: list[Clip]):

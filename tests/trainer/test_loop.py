@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.loop import Plan, train
+from trainer.loop import Plan, minutes, train
 
 PLAN = Plan(steps=30, rate=0.05, warmup=5, save_every=10, log_every=5, seed=3)
 
@@ -71,3 +71,8 @@ def test_it_learns_and_the_rate_rises_and_falls(tmp_path):
     assert rates[-1] == pytest.approx(0, abs=1e-9)
     assert rates[:5] == sorted(rates[:5])
     assert rates[5:] == sorted(rates[5:], reverse=True)
+
+
+def test_minutes_are_those_of_all_runs(tmp_path):
+    (tmp_path / "curve.csv").write_text("step,s\n50,60.0\n100,120.0\n150,30.0\n", encoding="utf-8")
+    assert minutes(tmp_path) == pytest.approx(2.5)
