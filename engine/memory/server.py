@@ -266,6 +266,7 @@ class ServerMemory:
     def close(self) -> None:
         """See ``Memory.close``."""
         self._closed = True
+        self._link.end_waits()
         self._streams.shutdown(cancel_futures=True)
         self._link.close()
 

@@ -27,6 +27,8 @@ OLDEST_SERVER = (1, 20)
 ASKING_PATIENCE_S = 10.0
 #: A request may take this long, a connection that.
 REQUEST_S, CONNECT_S = 60, 5.0
+#: By itself gRPC looks every two minutes whether a server is back.
+_RECONNECT_MS = 10_000
 _POLL_S = 0.1
 _pause = wait_random_exponential(multiplier=0.5, max=15)
 _log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class ServerLink:
         self.patience_s = min(ASKING_PATIENCE_S, options.patience_s)
         self._options = options
         self._given_up: Callable[[], bool] = lambda: False
+        self._ending = threading.Event()
         self._lock = threading.Lock()
         self._said = 0
         self._is_mine = client is None
@@ -111,9 +114,13 @@ class ServerLink:
         finally:
             self.patience_s, self._given_up = before
 
+    def end_waits(self) -> None:
+        """From here on nobody waits any more; before ``close``, so that no thread holds it up."""
+        self._ending.set()
+
     def is_given_up(self) -> bool:
         """Whether nobody waits any more."""
-        return self._given_up()
+        return self._ending.is_set() or self._given_up()
 
     def close(self) -> None:
         """Let the connections go."""
@@ -123,7 +130,7 @@ class ServerLink:
     def _sleep(self, pause_s: float) -> None:
         until = time.monotonic() + pause_s
         while (left := until - time.monotonic()) > 0:
-            if self._given_up():
+            if self.is_given_up():
                 raise KeyboardInterrupt
             time.sleep(min(left, _POLL_S))
 
@@ -156,6 +163,7 @@ def connected(address: ServerAddress, options: ServerOptions) -> QdrantClient:
         url=address.url,
         prefer_grpc=options.grpc_port is not None,
         grpc_port=options.grpc_port or 0,
+        grpc_options={"grpc.max_reconnect_backoff_ms": _RECONNECT_MS},
         timeout=REQUEST_S,
         check_compatibility=False,
         **kind,

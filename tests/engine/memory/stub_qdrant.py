@@ -113,12 +113,20 @@ class Stub:
             self._rest.socket = tls.wrap_socket(self._rest.socket, server_side=True)
         self._thread = threading.Thread(target=self._rest.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
+        self.grpc_port = 0
+        self.start_grpc()
+
+    def start_grpc(self) -> None:
+        """Answer by gRPC, after ``stop_grpc`` on the same port as before."""
         self._rpc = rpc.server(ThreadPoolExecutor(8))
         grpc.qdrant_pb2_grpc.add_QdrantServicer_to_server(_Root(self), self._rpc)
         grpc.collections_service_pb2_grpc.add_CollectionsServicer_to_server(_Collections(self), self._rpc)
         grpc.points_service_pb2_grpc.add_PointsServicer_to_server(_Points(self), self._rpc)
-        self.grpc_port = self._rpc.add_insecure_port("127.0.0.1:0")
+        self.grpc_port = self._rpc.add_insecure_port(f"127.0.0.1:{self.grpc_port}")
         self._rpc.start()
+
+    def stop_grpc(self) -> None:
+        self._rpc.stop(None).wait()
 
     @property
     def port(self) -> int:
@@ -132,7 +140,7 @@ class Stub:
         self._rest.shutdown()
         self._rest.server_close()
         self._thread.join()
-        self._rpc.stop(None).wait()
+        self.stop_grpc()
 
     def paths(self, method: str, pattern: str) -> list[str]:
         """The paths asked for so far by this method that match."""

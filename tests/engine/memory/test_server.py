@@ -582,6 +582,40 @@ def test_a_wait_ends_when_nobody_waits_any_more(qdrant: Stub, opened: Opened) ->
     assert memory.count() == 600
 
 
+def test_closing_ends_the_waits_of_other_threads(qdrant: Stub, opened: Opened) -> None:
+    memory = opened()
+    memory.upsert(batch(1))
+    waiting, ended = threading.Event(), []
+
+    def write() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            memory.upsert(batch(600))
+        ended.append(True)
+
+    qdrant.fault = lambda method, path: None
+    memory.say = lambda _: waiting.set()
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert waiting.wait(30)
+    memory.close()
+    thread.join(30)
+    assert ended
+
+
+def test_a_server_that_restarts_is_found_again_by_grpc(qdrant: Stub, opened: Opened) -> None:
+    said: list[str] = []
+    memory = opened(said, grpc_port=qdrant.grpc_port)
+    memory.upsert(batch(3))
+    qdrant.stop_grpc()
+    back = threading.Timer(0.5, qdrant.start_grpc)
+    back.start()
+    memory.upsert(batch(300, 1))
+    back.join()
+    assert memory.count() == 303
+    assert "UNAVAILABLE" in said[0]
+    assert said[-1].endswith("answers again")
+
+
 def test_a_slow_answer_is_asked_for_again(qdrant: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.memory.server_link.REQUEST_S", 1)
     with ServerMemory(qdrant.url) as memory:
