@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from earshot.limits import WAIT_S as WAIT_S
 from earshot.places import LEDGER, default_folder, expanded, make_folder
 from earshot.sharing import SharedReader, Sharing
 from engine.memory.base import Memory
