@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-import httpx
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -25,9 +25,10 @@ from huggingface_hub.errors import (
 )
 
 from engine.bundle import file_sha256
-from exporters.registry import CHECKPOINT_FILES
-from exporters.source import SourceError
+from exporters.errors import SourceError
 
+#: Published checkpoints that are single files among others, by name.
+CHECKPOINT_FILES: tuple[str, ...] = ()
 #: Names of what is small and always wanted, in any folder of a repository.
 _SETTINGS = ("*.json", "*.txt", "*.model", "README.md")
 #: Weights by preference: of the first kind that is there all files are taken, and none of the others.
@@ -39,6 +40,10 @@ _WEIGHTS = (
 #: Folders with the same model in other forms.
 _OTHERS = ("onnx", "openvino", "coreml", "tf", "flax")
 _CHUNK = 1 << 20
+#: What ``huggingface_hub`` raises for what isn't there while nobody can be asked.
+_ABSENT = (OfflineModeIsEnabled, LocalEntryNotFoundError, CachedRepoTreeNotFoundError)
+#: What the HTTP client raises that ``huggingface_hub`` uses, whichever it is.
+_TransportError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 def is_hub_name(source: str) -> bool:
@@ -53,11 +58,14 @@ def fetch(name: str) -> Path:
     Hub says it is.
     """
     with _connection(name):
-        files = None if constants.HF_HUB_OFFLINE else wanted(HfApi().list_repo_files(name))
-        folder = Path(snapshot_download(name, allow_patterns=files))
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            _check(path)
+        if constants.HF_HUB_OFFLINE:
+            files = [entry.path for entry in get_cached_repo_tree(name)]
+        else:
+            files = HfApi().list_repo_files(name)
+        folder = Path(snapshot_download(name, allow_patterns=wanted(files)))
+    changed = [problem for path in sorted(folder.rglob("*")) if path.is_file() and (problem := _change(path))]
+    if changed:
+        raise SourceError(f"{', '.join(changed)}", "the hashes that the Hub says", "they were removed: pull again")
     single = [folder / file for file in CHECKPOINT_FILES if (folder / file).is_file()]
     return single[0] if single else folder
 
@@ -76,19 +84,20 @@ def _is_one_of(file: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(file.rsplit("/", 1)[-1], pattern) for pattern in patterns)
 
 
-def _check(path: Path) -> None:
-    """Raise ``SourceError``, and forget the file, unless it has the hash by which the Hub's cache calls it."""
+def _change(path: Path) -> str:
+    """Empty for a file with the hash by which the Hub's cache calls it; another is removed, and named with its hash."""
     blob = path.resolve()
     if len(blob.name) == 64:
         found = file_sha256(blob)
     elif len(blob.name) == 40:  # a small file, under git's name for it
         found = _git_sha1(blob)
     else:  # a cache without links has no hashes
-        return
-    if found != blob.name:
-        path.unlink()
-        blob.unlink(missing_ok=True)
-        raise SourceError(f"{path.name} with hash {found[:12]}…", f"{blob.name[:12]}…", "it was removed: pull it again")
+        return ""
+    if found == blob.name:
+        return ""
+    path.unlink()
+    blob.unlink(missing_ok=True)
+    return f"{path.name} with hash {found[:12]}… for {blob.name[:12]}…"
 
 
 def _git_sha1(path: Path) -> str:
@@ -110,16 +119,16 @@ def _connection(name: str) -> Iterator[None]:
             "the owner and name of one, or a local folder",
             "check the name; for a private or gated one set HF_TOKEN",
         ) from error
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.TransportError, ConnectionError) as error:
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no status"
+        raise SourceError(
+            f"{constants.ENDPOINT} answering {status} for {name}", "its files", "try again: what has come is kept"
+        ) from error
+    except (*_ABSENT, _TransportError, ConnectionError) as error:
         offline = constants.HF_HUB_OFFLINE
         raise SourceError(
             f"{name} not downloaded, and "
             + ("HF_HUB_OFFLINE set" if offline else f"no answer of {constants.ENDPOINT}"),
             "a connection, or the files in HF_HOME",
             "unset HF_HUB_OFFLINE" if offline else "try again: what has come is kept",
-        ) from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no status"
-        raise SourceError(
-            f"{constants.ENDPOINT} answering {status} for {name}", "its files", "try again: what has come is kept"
         ) from error

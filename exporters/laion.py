@@ -18,9 +18,19 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
 
 from engine.types import FloatArray, Pad
+from exporters.errors import SourceError
 from exporters.htsat import Htsat
 from exporters.melspec import DecibelMel, MelSettings, hann
-from exporters.source import AudioPart, Source, SourceError, TextPart, fingerprint, published, reading, require_keys
+from exporters.source import (
+    AudioPart,
+    Source,
+    TextPart,
+    backend_tokenizer,
+    fingerprint,
+    published,
+    reading,
+    require_keys,
+)
 from exporters.towers import unit
 
 NAME = "laion"
@@ -82,19 +92,6 @@ def load(source: Path, name: str) -> Source:
         text=_text(model, reader, tokenizer),
         facts={**published(source), "logit_scale": float(model.logit_scale_t.detach().exp())},
     )
-
-
-def backend_tokenizer(reader: PreTrainedTokenizerBase) -> Tokenizer:
-    """What the engine needs of a tokenizer of ``transformers``, with the padding it was made with."""
-    tokenizer = Tokenizer.from_str(reader.backend_tokenizer.to_str())
-    tokenizer.no_truncation()
-    tokenizer.enable_padding(
-        direction=reader.padding_side,
-        pad_id=reader.pad_token_id,
-        pad_type_id=reader.pad_token_type_id,
-        pad_token=reader.pad_token,
-    )
-    return tokenizer
 
 
 def _audio(model: ClapModel, extractor: ClapFeatureExtractor, source: Path) -> AudioPart:

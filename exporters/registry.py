@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from exporters import laion
-from exporters.source import Source, SourceError
+from exporters import laion, sentence
+from exporters.errors import SourceError
+from exporters.source import Source
 
 
 class Family(Protocol):
@@ -23,9 +24,7 @@ class Family(Protocol):
         """Read it. Raises ``SourceError``."""
 
 
-FAMILIES: tuple[Family, ...] = (laion,)
-#: Published checkpoints that are single files, by name.
-CHECKPOINT_FILES: tuple[str, ...] = ()
+FAMILIES: tuple[Family, ...] = (laion, sentence)
 
 
 def known_families() -> str:

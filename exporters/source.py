@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import metadata_load
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import (
     disable_progress_bar,
     enable_progress_bar,
@@ -25,12 +26,9 @@ from transformers.utils.logging import (
 
 from engine.errors import BundleError
 from engine.types import FloatArray, Pad
+from exporters.errors import SourceError
 
 _NAMED = 8  # keys in one message
-
-
-class SourceError(BundleError):
-    """A checkpoint that can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +100,19 @@ def fingerprint(weights: Iterable[tuple[str, Tensor]], tokenizer: Tokenizer | No
     if tokenizer is not None:
         digest.update(tokenizer.to_str().encode())
     return digest.hexdigest()
+
+
+def backend_tokenizer(reader: PreTrainedTokenizerBase) -> Tokenizer:
+    """What the engine needs of a tokenizer of ``transformers``, with the padding it was made with."""
+    tokenizer = Tokenizer.from_str(reader.backend_tokenizer.to_str())
+    tokenizer.no_truncation()
+    tokenizer.enable_padding(
+        direction=reader.padding_side,
+        pad_id=reader.pad_token_id,
+        pad_type_id=reader.pad_token_type_id,
+        pad_token=reader.pad_token,
+    )
+    return tokenizer
 
 
 def published(source: Path) -> dict[str, Any]:

@@ -5,13 +5,26 @@ Weights are random, but so that vectors differ: a plain random tower maps everyt
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor, nn
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    RobertaTokenizer,
+)
 
 from exporters.compare import LONG_TEXT, TEXTS
 
@@ -69,3 +82,29 @@ def laion(folder: Path, fused: bool = False, depths: Sequence[int] = (1, 1, 2, 1
     pieces.save_model(str(folder))
     RobertaTokenizer.from_pretrained(folder).save_pretrained(folder)
     return model
+
+
+def sentences(folder: Path, dense: bool = False, layers: int = 2) -> None:
+    """A small text encoder as ``sentence-transformers`` publishes it; with ``dense`` of the kind of LaBSE."""
+    words = sorted({word for text in (*TEXTS, LONG_TEXT) for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    (folder / "words").mkdir(parents=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    reader = BertTokenizer({word: number for number, word in enumerate(vocabulary)}, model_max_length=128)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=384,
+        num_hidden_layers=layers,
+        num_attention_heads=12,
+        intermediate_size=1536,
+    )
+    bert = BertModel(config).eval()
+    scatter(bert)
+    bert.save_pretrained(folder / "words")
+    reader.save_pretrained(folder / "words")
+    transformer = Transformer(str(folder / "words"), max_seq_length=64)
+    pooling = Pooling(384, "cls" if dense else "mean")
+    steps: list[nn.Module] = [transformer, pooling]
+    if dense:
+        steps += [Dense(384, 256, activation_function=nn.Tanh()), Normalize()]
+    SentenceTransformer(modules=steps, device="cpu").save_pretrained(str(folder))
+    shutil.rmtree(folder / "words")

@@ -20,11 +20,12 @@ from engine.encoders import OnnxEncoders
 from engine.types import Pad
 from engine.windows import pad_to
 from exporters.compare import TEXTS, CollapsedError
+from exporters.errors import SourceError
 from exporters.export import export_bundle
 from exporters.melspec import DecibelMel, MelSettings, hann
 from exporters.parity import FP32_TOLERANCE, ParityError, alike, clips, require
 from exporters.registry import load_source
-from exporters.source import Source, SourceError
+from exporters.source import Source
 from tests.exporters import checkpoints
 
 RATE_HZ, WINDOW = 48_000, 480_000
