@@ -87,7 +87,9 @@ def copy_library(
             raise LibraryError(f"no library in {report.source}", "one to copy", "name its folder, or its server's URL")
         if not (here.folder / LEDGER).exists():  # of a server that others fill
             raise LibraryError(
-                f"no ledger here of {report.source}", "that of a machine that indexes into it", "copy it from there"
+                f"no ledger here of {report.source}",
+                "that of a machine that indexes into it",
+                f"copy it from there; `earshot repair --library {report.source}` brings back one that was lost here",
             )
         with closing(Ledger(here.folder / LEDGER)) as known:
             require_whole(known, report.source)
@@ -166,13 +168,19 @@ class _Copying:
             yield ledger
 
     def _refuse_lost(self, windows: int) -> None:
-        """Raise ``LibraryError`` if the source's memory has not even the ``windows`` that its ledger knows of."""
+        """Raise ``LibraryError`` if the source's ledger knows of more than the ``windows`` there are, or of nothing."""
         expected = self.known.totals().windows
+        if windows and self.known.is_blank:
+            raise LibraryError(
+                f"an empty ledger in {self.report.source}, and {windows} windows in its memory",
+                "a ledger that knows of them",
+                f"`earshot repair --library {quote(self.report.source)}` makes it anew",
+            )
         if windows < expected:
             raise LibraryError(
                 f"{windows} windows in the memory of {self.report.source}",
                 f"{expected}, as its ledger says",
-                "index its folders again, then copy it",
+                f"`earshot repair --library {quote(self.report.source)}`, index its folders again, then copy it",
             )
 
     def _claim(self, ledger: Ledger, windows: int) -> None:

@@ -205,6 +205,17 @@ def test_a_memory_that_has_lost_windows_is_not_copied(source: Path, target: Path
     assert not target.exists()
 
 
+def test_a_ledger_that_was_lost_is_made_anew_first(source: Path, target: Path) -> None:
+    for path in source.glob("ledger.sqlite*"):
+        path.unlink()
+    with pytest.raises(LibraryError, match="no library in"):
+        copy_library(source, target)
+    Ledger(source / "ledger.sqlite").close()
+    with pytest.raises(LibraryError, match=r"an empty ledger in .*earshot repair"):
+        copy_library(source, target)
+    assert not target.exists()
+
+
 @pytest.mark.parametrize("busy", ["source", "target"])
 def test_while_somebody_writes_it_waits_and_says_for_whom(source: Path, target: Path, busy: str) -> None:
     copy_library(source, target)
