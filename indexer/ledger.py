@@ -337,6 +337,16 @@ class Ledger:
         condition = {None: "1", True: "reason IS NOT NULL", False: "reason IS NULL"}[failed]
         return self._pages(b"", condition)
 
+    def contents(self) -> Iterator[list[tuple[str, int]]]:
+        """All whole contents, each with its number of windows; a few hundred at a time, by sha256."""
+        last = ""
+        while rows := self._all(
+            "SELECT sha256, windows FROM contents WHERE sha256 > ? AND state = 'indexed' ORDER BY sha256 LIMIT 256",
+            last,
+        ):
+            yield rows
+            last = rows[-1][0]
+
     def damaged(self) -> Iterator[tuple[Path, str]]:
         """The files that were heard though something is wrong with them, and what; by path."""
         rows = self._all("SELECT path, remark FROM files JOIN contents USING (sha256) WHERE remark NOT NULL ORDER BY 1")

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.errors import MemoryStoreError
 from engine.memory.base import Memory
 from engine.types import Record, point_id
 from indexer.ledger import Ledger, Remembered
 from indexer.paths import text_path
+from indexer.payload import of_contents
 
 #: How far a remembered vector's length may be from 1: they are kept in 32 bits.
 _UNIT_TOLERANCE = 1e-3
@@ -50,6 +52,7 @@ def compare(memory: Memory, ledger: Ledger, space_id: str) -> tuple[Reading, int
     """
     reading = Reading(space_id)
     lost = ledger.disown_lost(str(record.payload["sha256"]) for record in reading.sound(memory))
+    _check_index(memory, ledger)
     return reading, lost
 
 
@@ -61,7 +64,20 @@ def rebuild(memory: Memory, ledger: Ledger, space_id: str) -> tuple[Reading, int
     Raises ``MemoryStoreError`` if the memory can't be read.
     """
     reading = Reading(space_id)
-    return reading, ledger.rebuild(_remembered(record) for record in reading.sound(memory))
+    lost = ledger.rebuild(_remembered(record) for record in reading.sound(memory))
+    _check_index(memory, ledger)
+    return reading, lost
+
+
+def _check_index(memory: Memory, ledger: Ledger) -> None:
+    """Raise ``MemoryStoreError`` if windows that are there are not found by their content, as all writing does."""
+    for contents in ledger.contents():
+        expected = sum(windows for _, windows in contents)
+        found = memory.count(of_contents(*(sha256 for sha256, _ in contents)))
+        if found != expected:
+            raise MemoryStoreError(
+                f"{found} windows by an index of the memory", f"{expected}", "`earshot repair` sets it aside"
+            )
 
 
 def _remembered(record: Record) -> Remembered:

@@ -237,7 +237,8 @@ class EdgeMemory:
             with self._to_read() as (shard, _), refusals(self.folder, "reading points"):
                 page, offset = shard.scroll(request)
             for point in page:
-                vector = np.array(point.vector, dtype=np.float32) if with_vectors else None
+                held = with_vectors and isinstance(point.vector, list)  # of a damaged shard it may be gone
+                vector = np.array(point.vector, dtype=np.float32) if held else None
                 yield Record(str(point.id), without_folded(point.payload or {}), vector)
             if offset is None:
                 return
@@ -259,7 +260,7 @@ class EdgeMemory:
     def _current(self) -> tuple[str, int, str] | None:
         """The space, the numbers of its vectors, and the folder of its shard, which earshot 0.1.0 did not name."""
         path = self.folder / "current"
-        with refusals(path, "reading it", f"if it stays so, remove {self.folder} and index again"):
+        with refusals(path, "reading it", "if it stays so, `earshot repair` sets it aside"):
             if not path.exists():
                 return None
             current = json.loads(path.read_text(encoding="utf-8"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +23,8 @@ from engine.memory.edge import EdgeMemory
 from indexer.ledger import Ledger
 from indexer.payload import of_contents
 from tests.sounds import tone, write_sound
+
+ROOT = Path(__file__).parents[2]
 
 
 class Place:
@@ -180,6 +185,34 @@ def test_vectors_that_vanish_are_found(place: Place, damage: Callable[[Path], No
         library.check()
 
 
+INSIDE = {
+    "vector_storage/vectors/status.dat": b"",
+    "vector_storage/vectors/chunk_0.mmap": bytes(1 << 16),
+    "vector_storage/deleted/flags_a.dat": b"\xa5" * (1 << 16),
+    "payload_storage/tracker.dat": bytes(1 << 16),
+    "payload_storage/page_0.dat": b"\x5a" * (1 << 16),
+    "mutable_id_tracker.mappings": b"",
+    "mutable_id_tracker.versions": b"",
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_no_damage_inside_a_shard_is_taken_for_whole(place: Place, name: str):
+    """Qdrant opens a shard with any of these damaged, some without a word."""
+    points = place.points()
+    [path] = place.memory.glob(f"*.shard/segments/*/{name}")
+    with path.open("r+b") as file:
+        file.write(INSIDE[name])
+        if not INSIDE[name]:
+            file.truncate(0)
+    report = repair(place.library)
+    assert not report.was_whole
+    assert not report.is_whole
+    place.index()
+    assert place.points() == points
+    assert repair(place.library).was_whole
+
+
 def test_vectors_that_are_no_longer_what_was_written_are_found(place: Place):
     points = place.points()
     space = FakeEncoders().space
@@ -266,6 +299,22 @@ def test_what_a_killed_run_left_is_not_taken_for_whole(place: Place):
     indexed, windows, _ = place.index()
     assert indexed == 6
     assert windows == last.payload["window"] + 1, "only that file is heard again"
+
+
+def test_the_command_says_what_it_did_and_by_its_status_what_is_left(place: Place):
+    command = [sys.executable, "-m", "earshot", "repair", "--library", str(place.library)]
+    whole = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=ROOT)
+    assert whole.returncode == 0
+    assert json.loads(whole.stdout)["was_whole"] is True
+    place.ledger.write_bytes(b"no database" * 1000)
+    rebuilt = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert rebuilt.returncode == 0
+    assert "ledger: rebuilt" in rebuilt.stdout
+    assert "damaged/1" in rebuilt.stdout
+    shutil.rmtree(place.memory)
+    lost = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert lost.returncode == 3
+    assert "run `earshot index` on your folders again: it hears 5 sounds anew" in lost.stdout
 
 
 def test_a_newer_ledger_is_no_damage(place: Place):
