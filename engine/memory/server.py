@@ -101,7 +101,7 @@ class ServerMemory:
                 f"{space_id} ({dim} numbers)",
                 f"use the bundle of {known.space_id}, or index into another library",
             )
-        if self._options.quantization and not known.is_quantized:
+        if self._collection is None and self._options.quantization and not known.is_quantized:
             self._link.say(f"{self._link.where}: {known.name} was made without quantization, and stays so")
         self._collection = known
 

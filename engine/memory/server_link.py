@@ -49,6 +49,7 @@ class ServerLink:
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self._said = 0
+        self._is_checked = False
         self._is_mine = client is None
         self._client = client or connected(address, options)
 
@@ -58,10 +59,12 @@ class ServerLink:
         return f"the Qdrant server at {self.address}"
 
     def check(self) -> None:
-        """Raise ``MemoryStoreError`` unless a Qdrant server of a version that can do all we need answers.
+        """Raise ``MemoryStoreError`` unless a Qdrant server of a version that can do all we need answers; asks once.
 
-        Says once that a key travels in the clear, or that the server is much newer than what we speak.
+        Says that a key travels in the clear, or that the server is much newer than what we speak.
         """
+        if self._is_checked:
+            return
         if self._options.api_key and self.address.scheme == "http" and not self.address.is_local:
             self.say(f"the API key travels in the clear to {self.address}; https keeps it to itself")
         info = self.ask("asking for its version", lambda client: client.info())
@@ -80,6 +83,7 @@ class ServerLink:
             )
         if found[1] > ours[1] + 1:
             self.say(f"Qdrant {info.version} at {self.address} is newer than qdrant-client {ours[0]}.{ours[1]} knows")
+        self._is_checked = True
 
     def ask(self, asked: str, call: Callable[[QdrantClient], T]) -> T:
         """What ``call`` returns; asked again, with pauses, while the server is away or busy and patience lasts.

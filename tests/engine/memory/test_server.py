@@ -218,8 +218,11 @@ def test_a_version_that_does_not_fit_is_refused(qdrant: Stub, version: str, expe
 def test_a_version_much_newer_than_the_client_is_said_and_used(qdrant: Stub, opened: Opened) -> None:
     said: list[str] = []
     qdrant.store.version = "1.99.0"
-    opened(said)
-    assert "1.99.0" in said[0]
+    memory = opened(said)
+    memory.known_space()
+    memory.ensure_space(SPACE, DIM)
+    (line,) = said
+    assert "1.99.0" in line
 
 
 @pytest.mark.parametrize(
@@ -354,6 +357,7 @@ def test_who_only_searches_rescores_too_and_is_told_of_a_wish_that_comes_too_lat
     opened()
     said: list[str] = []
     opened(said, quantization="turbo")
+    assert len(said) == 1
     assert "without quantization, and stays so" in said[0]
     with stub() as other:
         with ServerMemory(other.url, ServerOptions(quantization="turbo")) as memory:
