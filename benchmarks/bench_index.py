@@ -24,15 +24,18 @@ LIMITED = """
 import json, os, resource, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[3])])
 from earshot import Library
+from indexer.decoding import end_workers
 with Library(sys.argv[1], device="cpu") as library:
     report = library.index([sys.argv[2]]).to_dict()
-report["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+end_workers()
+ours, largest_worker = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+report["peak_mb"] = (ours + int(sys.argv[3]) * largest_worker) / 1024
 print(json.dumps(report))
 """
 
 
 def index(folder: Path, sounds: Path, run: int) -> dict[str, float]:
-    """Index in a new process and a new library; the report with ``peak_mb``."""
+    """Index in a new process and a new library; the report with ``peak_mb``, that of its decode processes included."""
     command = [sys.executable, "-c", LIMITED, str(folder / f"library-{run}"), str(sounds), str(CORES)]
     result = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
     report: dict[str, float] = json.loads(result.stdout)

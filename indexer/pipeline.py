@@ -1,4 +1,4 @@
-"""The writing path: decode threads -> batches across files -> encoder -> writer, with bounded queues between.
+"""The writing path: decode processes -> batches across files -> encoder -> writer, with bounded queues between.
 
 scan -> jobs -> [decode x N] -> windows -> [encode, calling thread] -> vectors -> [write] -> memory, then ledger
 
