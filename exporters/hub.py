@@ -28,7 +28,8 @@ from engine.bundle import file_sha256
 from exporters.errors import SourceError
 
 #: Published checkpoints that are single files among others, by name.
-CHECKPOINT_FILES: tuple[str, ...] = ()
+MSCLAP_2023 = "CLAP_weights_2023.pth"
+CHECKPOINT_FILES = (MSCLAP_2023,)
 #: Names of what is small and always wanted, in any folder of a repository.
 _SETTINGS = ("*.json", "*.txt", "*.model", "README.md")
 #: Weights by preference: of the first kind that is there all files are taken, and none of the others.

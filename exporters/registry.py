@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from exporters import laion, sentence
+from exporters import laion, msclap, sentence
 from exporters.errors import SourceError
 from exporters.source import Source
 
@@ -24,7 +24,7 @@ class Family(Protocol):
         """Read it. Raises ``SourceError``."""
 
 
-FAMILIES: tuple[Family, ...] = (laion, sentence)
+FAMILIES: tuple[Family, ...] = (laion, msclap, sentence)
 
 
 def known_families() -> str:

@@ -5,12 +5,19 @@ Weights are random, but so that vectors differ: a plain random tower maps everyt
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 import shutil
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
+import yaml
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -23,6 +30,8 @@ from transformers import (
     ClapConfig,
     ClapFeatureExtractor,
     ClapModel,
+    GPT2Config,
+    GPT2Model,
     RobertaTokenizer,
 )
 
@@ -37,7 +46,9 @@ def scatter(model: nn.Module, seed: int = 0, std: float = 0.08) -> None:
     """Random weights that tell inputs apart; the log-mels' batch norm gets the statistics of a trained one."""
     torch.manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
+            if "_extractor." in name:  # the tables of a front end
+                continue
             if parameter.ndim >= 2:
                 parameter.normal_(0, std)
             elif parameter.ndim == 1:
@@ -108,3 +119,49 @@ def sentences(folder: Path, dense: bool = False, layers: int = 2) -> None:
         steps += [Dense(384, 256, activation_function=nn.Tanh()), Normalize()]
     SentenceTransformer(modules=steps, device="cpu").save_pretrained(str(folder))
     shutil.rmtree(folder / "words")
+
+
+def msclap(folder: Path, layers: int = 2) -> nn.Module:
+    """``CLAP_weights_2023.pth`` with GPT-2's tokenizer beside it; returns the package's own model, which was saved."""
+    pieces = byte_pairs()
+    pieces.add_special_tokens(["<|endoftext|>"])
+    (folder / "gpt2").mkdir(parents=True)
+    config = GPT2Config(n_layer=layers, vocab_size=pieces.get_vocab_size(), bos_token_id=None, eos_token_id=None)
+    GPT2Model(config).save_pretrained(folder / "gpt2")
+    settings = yaml.safe_load((Path(_msclap().__path__[0]) / "configs" / "config_2023.yml").read_text())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what its authors used and has since been renamed
+        model = _clap_of_msclap(settings, folder / "gpt2")
+    scatter(model)
+    torch.save({"model": model.state_dict()}, folder / "CLAP_weights_2023.pth")
+    pieces.save(str(folder / "tokenizer.json"))
+    return model
+
+
+def _clap_of_msclap(settings: dict[str, Any], text_model: Path) -> nn.Module:
+    """The package's own network, as ``CLAPWrapper.load_clap`` makes it."""
+    network: nn.Module = importlib.import_module("msclap.models.clap").CLAP(
+        audioenc_name=settings["audioenc_name"],
+        sample_rate=settings["sampling_rate"],
+        window_size=settings["window_size"],
+        hop_size=settings["hop_size"],
+        mel_bins=settings["mel_bins"],
+        fmin=settings["fmin"],
+        fmax=settings["fmax"],
+        classes_num=settings["num_classes"],
+        out_emb=settings["out_emb"],
+        text_model=str(text_model),
+        transformer_embed_dim=settings["transformer_embed_dim"],
+        d_proj=settings["d_proj"],
+    )
+    return network.eval()
+
+
+def _msclap() -> ModuleType:
+    """The package ``msclap`` without what its ``__init__`` would import: only the files of the model are wanted."""
+    if "msclap" not in sys.modules:
+        spec = importlib.util.find_spec("msclap")
+        assert spec is not None
+        sys.modules["msclap"] = module = importlib.util.module_from_spec(spec)
+        module.__path__ = list(spec.submodule_search_locations or ())
+    return sys.modules["msclap"]
