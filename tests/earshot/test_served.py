@@ -303,6 +303,30 @@ def test_killed_runs_lose_and_double_nothing(qdrant: Stub, tmp_path: Path) -> No
     assert halves >= 2
 
 
+def test_two_processes_index_at_the_same_time(qdrant: Stub, tmp_path: Path, machine: Callable[[str], None]) -> None:
+    """Two thirds of what each has, the other has too."""
+    folders = [sounds(tmp_path / "a", *range(100, 1600, 50)), sounds(tmp_path / "b", *range(600, 2100, 50))]
+    qdrant.fault = lambda method, path: bool(time.sleep(0.01))
+    processes = []
+    for name, folder in zip(("one", "two"), folders, strict=True):
+        machine(name)
+        processes.append(indexing(qdrant, folder))
+    for process in processes:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    points = library_payloads(qdrant)
+    assert len(points) == 3 * 40
+    files = {str(path) for folder in folders for path in folder.iterdir()}
+    assert {str(path) for point in points for path in point["paths"]} == files  # type: ignore[attr-defined]
+    for name, folder in zip(("one", "two"), folders, strict=True):
+        machine(name)
+        with opened(qdrant) as library:
+            assert library.check()["memory"] == "90 windows, as many as the ledger has"
+            again = library.index([folder])
+            assert (again.skipped, again.lost) == (30, 0)
+    assert library_payloads(qdrant) == points
+
+
 def test_ctrl_c_ends_a_wait_and_loses_nothing(qdrant: Stub, tmp_path: Path) -> None:
     folder = sounds(tmp_path / "sounds", *range(100, 2000, 100))
     since = Since(3)
