@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from earshot import Library
+from earshot.copying import copy_library
 from earshot.lock import LibraryLock
 from earshot.repair import repair
 from engine.errors import LibraryBusyError, LibraryError, MemoryStoreError, SpaceMismatchError
@@ -325,6 +326,32 @@ def test_two_processes_index_at_the_same_time(qdrant: Stub, tmp_path: Path, mach
             again = library.index([folder])
             assert (again.skipped, again.lost) == (30, 0)
     assert library_payloads(qdrant) == points
+
+
+def test_a_library_moves_to_a_server_that_others_fill_too_and_back(
+    qdrant: Stub, tmp_path: Path, machine: Callable[[str], None]
+) -> None:
+    here, there = sounds(tmp_path / "here", 125, 500), tmp_path / "there" / "Thunder Storm.wav"
+    shutil.copy(here / "500.wav", here / "copy.wav")
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
+        library.index([here])
+    machine("two")
+    write_sound(there, tone(2.0, rate_hz=8000, hz=500), rate_hz=8000)
+    with opened(qdrant) as library:
+        library.index([there.parent])
+    machine("one")
+    report = copy_library(tmp_path / "library", qdrant.url)
+    assert (report.files, report.windows) == (3, 6)
+    assert copy_library(tmp_path / "library", qdrant.url).written == 0
+    assert len(library_payloads(qdrant)) == 6
+    with opened(qdrant) as library:
+        ours = (str(here / "500.wav"), str(here / "copy.wav"))
+        assert library.search("band500")[0].paths == (*ours, str(there))
+        assert library.index([here]).skipped == 3
+    copy_library(qdrant.url, tmp_path / "back")
+    with Library(tmp_path / "back", encoders=FakeEncoders()) as library:
+        assert library.search("band500")[0].paths == ours, "what others hold stays with them"
+        assert library.index([here]).skipped == 3
 
 
 def test_ctrl_c_ends_a_wait_and_loses_nothing(qdrant: Stub, tmp_path: Path) -> None:
