@@ -147,7 +147,8 @@ class Holding:
         ``right`` are values of ``held`` known to say so.
         """
         for _ in range(_TRIES):
-            states = self._states(of_contents(*wanted).also(Clause(HELD, "not in", tuple(sorted(right)))))
+            news = [Clause(HELD, "not in", tuple(sorted(right)))] if right else []
+            states = self._states(of_contents(*wanted).also(*news))
             wrong = {
                 (sha256, held): places
                 for (sha256, held), places in states.items()
