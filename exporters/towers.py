@@ -114,8 +114,11 @@ class AudioTower(nn.Module):
         )
 
     def forward(self, samples: Tensor) -> Tensor:
-        """``[batch, window_samples]`` float32 -> ``[batch, dim]``, L2-normalised."""
-        return self.embed(self.hear(self.levelled(self.front(samples))))
+        """``[batch, window_samples]`` float32 -> ``[batch, dim]``, L2-normalised.
+
+        A constant offset is no sound, but leaks into the lowest bands, where levelling would make it one.
+        """
+        return self.embed(self.hear(self.levelled(self.front(samples - samples.mean(1, keepdim=True)))))
 
     def levelled(self, mels: Tensor) -> Tensor:
         """Log-mels ``[batch, frames, mels]`` with faint windows made louder, loud ones left as they are.

@@ -1,4 +1,4 @@
-"""What the audio tower practises on: windows of clips, alone and mixed, as the teacher's trunk hears them.
+"""What the audio tower practises on: windows of clips, alone and mixed, levelled, as the teacher's trunk hears them.
 
 The trunk is the teacher's own and stays as it is, so each view is heard once and its features are kept: the rest of
 the tower then learns from them in minutes. Augmentation works on log-mels, where gain and filters are sums and a
@@ -137,7 +137,7 @@ def _hear(first, second, view, tower: AudioTower, path: Path) -> Views:  # type:
         for start in range(0, len(first), BATCH):
             made = [view(number) for number in range(start, min(start + BATCH, len(first)))]
             with torch.inference_mode():
-                heard = tower.hear(torch.from_numpy(np.stack([mels for mels, _ in made])))
+                heard = tower.hear(tower.levelled(torch.from_numpy(np.stack([mels for mels, _ in made]))))
             features.append(heard.numpy().astype(np.float16))
             shares += [share for _, share in made]
         write_atomic(shares_path, lambda draft: save_array(draft, np.array(shares, np.float32)))

@@ -52,3 +52,10 @@ def test_the_gain_by_hand(tower):
     faint = torch.log(torch.full((1, 192, 64), CONFIG.level / 1000) + CONFIG.front.offset)
     found = tower.levelled(faint).exp() - CONFIG.front.offset
     assert torch.allclose(found, torch.full_like(found, CONFIG.level / 1000 * CONFIG.most_gain), rtol=1e-3)
+
+
+def test_a_constant_offset_is_not_heard(tower):
+    samples = torch.from_numpy(probes(CONFIG.window_samples, 16_000)["faint pink noise"])[None]
+    with torch.inference_mode():
+        assert torch.allclose(tower(samples + 0.4), tower(samples), atol=1e-3)
+        assert torch.allclose(tower(torch.full_like(samples, 0.4)), tower(torch.zeros_like(samples)), atol=1e-4)

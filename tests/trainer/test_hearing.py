@@ -82,13 +82,32 @@ def test_log_mels_are_made_once(tmp_path):
     assert np.array_equal(table.and_then(table).clip(3), table.clip(1))
 
 
-def test_texts_are_encoded_again_when_they_change(tmp_path):
+def test_only_new_texts_are_encoded(tmp_path):
     seen = []
 
     def encode(texts: list[str]) -> np.ndarray:
         seen.append(texts)
-        return np.ones((len(texts), 3), np.float32)
+        return np.array([[ord(text), 0, 1] for text in texts], np.float32)
 
-    for texts in (["a"], ["a"], ["a", "b"]):
-        assert text_table(tmp_path, texts, encode).vectors.shape == (len(texts), 3)
-    assert seen == [["a"], ["a", "b"]]
+    for texts in (["a"], ["a"], ["b", "a", "b"], ["b"]):
+        table = text_table(tmp_path, texts, encode)
+        assert table.texts == texts
+        assert table.vectors[:, 0].tolist() == [ord(text) for text in texts]
+    assert seen == [["a"], ["b"]]
+
+
+def test_what_is_practised_on_is_levelled_as_in_use(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).uniform(-0.02, 0.02, CONFIG.window_samples).astype(np.float32)
+    tower = AudioTower(CONFIG).eval()
+    listen, seen = tower.hear, []
+
+    def hear(mels: torch.Tensor) -> torch.Tensor:
+        seen.append(mels)
+        return listen(mels)
+
+    monkeypatch.setattr(tower, "hear", hear)
+    hear_clean(mel_table(tmp_path, "levels", [lambda: noise], CONFIG), tower, tmp_path / "levels.npy")
+    with torch.inference_mode():
+        faint = tower.front(torch.from_numpy(noise)[None])
+        assert torch.allclose(seen[0], tower.levelled(faint), atol=2e-2)
+        assert not torch.allclose(seen[0], faint, atol=0.5)
