@@ -56,7 +56,8 @@ def export(
 ) -> None:
     """Make a bundle of a published checkpoint, checked against the code it was published with.
 
-    Reads LAION's CLAP, Microsoft's of 2023, and the text encoders of sentence-transformers. Needs the extra: pip install 'earshot\\[export]'.
+    Reads LAION's CLAP, Microsoft's of 2023, and the text encoders of sentence-transformers. Needs the extra:
+    pip install 'earshot\\[export]'.
     """
     _make(source, precision, out, allow_collapsed, as_json)
 

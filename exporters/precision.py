@@ -17,9 +17,9 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from engine.errors import BundleError
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
-#: How far each may be from the reference (``parity.measure``). int8 is judged by what it finds (``gate``): here only
-#: what no use could bear is refused.
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.2}
+#: How far each may be from the reference (``parity.measure``). int8 is judged by what it finds: here only a vector
+#: that could as well be that of another input is refused.
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.5}
 #: What loses too much in float16: exponents and squares leave its range.
 _WIDE = ("Softmax", "LayerNormalization", "ReduceL2", "ReduceMean", "ReduceSum", "Log", "Exp", "Range", "CumSum")
 #: A product with a smaller constant gains nothing by int8.

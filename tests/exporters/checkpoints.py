@@ -73,11 +73,16 @@ def byte_pairs(texts: Sequence[str] = (*TEXTS, LONG_TEXT), special: Sequence[str
     return made
 
 
-def laion(folder: Path, fused: bool = False, depths: Sequence[int] = (1, 1, 2, 1), layers: int = 2) -> ClapModel:
-    """``laion/clap-htsat-unfused`` or ``-fused`` as the Hub has it; returns the model that was saved."""
-    pieces = byte_pairs(special=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+def laion(
+    folder: Path, fused: bool = False, depths: Sequence[int] = (1, 1, 2, 1), layers: int = 2, pieces: int = 0
+) -> ClapModel:
+    """``laion/clap-htsat-unfused`` or ``-fused`` as the Hub has it; returns the model that was saved.
+
+    ``pieces`` is the size of the vocabulary; by default as many as the tokenizer has.
+    """
+    tokenizer = byte_pairs(special=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     config = ClapConfig(
-        text_config={"num_hidden_layers": layers, "vocab_size": pieces.get_vocab_size()},
+        text_config={"num_hidden_layers": layers, "vocab_size": pieces or tokenizer.get_vocab_size()},
         audio_config={"depths": list(depths), "enable_fusion": fused, **({"fusion_type": "aff_2d"} if fused else {})},
     )
     model = ClapModel(config).eval()
@@ -85,12 +90,12 @@ def laion(folder: Path, fused: bool = False, depths: Sequence[int] = (1, 1, 2, 1
     with torch.inference_mode():
         mels = 20 * torch.randn(4, 4 if fused else 1, 1001, 1).expand(-1, -1, -1, MELS) - 45
         heard = model.audio_model(mels, is_longer=torch.ones(4, 1)).pooler_output
-        read = model.text_model(torch.randint(5, pieces.get_vocab_size(), (8, 12))).pooler_output
+        read = model.text_model(torch.randint(5, tokenizer.get_vocab_size(), (8, 12))).pooler_output
     spread(model.audio_projection.linear2, model.audio_projection(heard.clone()))
     spread(model.text_projection.linear2, model.text_projection(read.clone()))
     model.save_pretrained(folder)
     ClapFeatureExtractor(truncation="fusion" if fused else "rand_trunc").save_pretrained(folder)
-    pieces.save_model(str(folder))
+    tokenizer.save_model(str(folder))
     RobertaTokenizer.from_pretrained(folder).save_pretrained(folder)
     return model
 
@@ -121,12 +126,13 @@ def sentences(folder: Path, dense: bool = False, layers: int = 2) -> None:
     shutil.rmtree(folder / "words")
 
 
-def msclap(folder: Path, layers: int = 2) -> nn.Module:
+def msclap(folder: Path, layers: int = 2, pieces: int = 0) -> nn.Module:
     """``CLAP_weights_2023.pth`` with GPT-2's tokenizer beside it; returns the package's own model, which was saved."""
-    pieces = byte_pairs()
-    pieces.add_special_tokens(["<|endoftext|>"])
+    tokenizer = byte_pairs()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
     (folder / "gpt2").mkdir(parents=True)
-    config = GPT2Config(n_layer=layers, vocab_size=pieces.get_vocab_size(), bos_token_id=None, eos_token_id=None)
+    size = pieces or tokenizer.get_vocab_size()
+    config = GPT2Config(n_layer=layers, vocab_size=size, bos_token_id=None, eos_token_id=None)
     GPT2Model(config).save_pretrained(folder / "gpt2")
     settings = yaml.safe_load((Path(_msclap().__path__[0]) / "configs" / "config_2023.yml").read_text())
     with warnings.catch_warnings():
@@ -134,7 +140,7 @@ def msclap(folder: Path, layers: int = 2) -> nn.Module:
         model = _clap_of_msclap(settings, folder / "gpt2")
     scatter(model)
     torch.save({"model": model.state_dict()}, folder / "CLAP_weights_2023.pth")
-    pieces.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
     return model
 
 
