@@ -27,8 +27,10 @@ _PROMISES = (
     re.compile(r"^\s*(?:data|SSND|riff|Data Size)\s*: (?P<promised>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE),
     re.compile(r"^ *Frames *: (?P<promised>\d+)$.*^\*\*\* Calculated frame count (?P<there>\d+) does", re.M | re.S),
 )
-#: libsndfile's words for an ogg or opus without its last page, and for a voc.
-_UNFINISHED = re.compile("Last page lacks an end-of-stream bit|Seems to be a truncated file")
+#: libsndfile's words for a voc.
+_UNFINISHED = "Seems to be a truncated file"
+#: The longest that a page of an Ogg stream can be, and the flag of the last one.
+_OGG_PAGE_BYTES, _OGG_LAST = 65_307, 4
 #: Containers, by FFmpeg's names, that say how long their tracks are; the length of others is FFmpeg's guess.
 _TELL_LENGTH = {"mov", "matroska", "wv", "tta"}
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -59,7 +61,10 @@ def is_unfinished(file: soundfile.SoundFile, path: Path) -> bool:
     if file.format in ("MP3", "MPEG"):
         with path.open("rb") as stream:
             return _mp3_bytes(stream) > stream.seek(0, os.SEEK_END) + SLACK
-    return _UNFINISHED.search(file.extra_info) is not None
+    if file.format == "OGG":
+        with path.open("rb") as stream:
+            return not _ends_with_last_page(stream)
+    return _UNFINISHED in file.extra_info
 
 
 def lacks_bytes(path: Path) -> bool:
@@ -91,6 +96,19 @@ def promised_s(container: Any, stream: Any) -> float:
 def ends_early(end_s: float, promised: float) -> bool:
     """Whether the last frame ended well before the promised end, in seconds."""
     return end_s < (1 - LATE) * promised - LATE_S
+
+
+def _ends_with_last_page(stream: BinaryIO) -> bool:
+    """Whether the last page of an Ogg stream is there to its end and says that it is the last (RFC 3533, section 6)."""
+    there = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, there - 2 * _OGG_PAGE_BYTES))  # tags may have been put behind it
+    tail = stream.read()
+    at = tail.rfind(b"OggS\0")
+    if at < 0 or len(tail) < at + 27:
+        return False
+    segments = tail[at + 27 : at + 27 + tail[at + 26]]
+    is_whole = len(segments) == tail[at + 26] and at + 27 + len(segments) + sum(segments) <= len(tail)
+    return is_whole and bool(tail[at + 5] & _OGG_LAST)
 
 
 def _mp3_bytes(stream: BinaryIO) -> int:
