@@ -46,5 +46,5 @@ def test_a_long_recording_takes_bounded_memory(tmp_path: Path):
     assert failed == []
     assert windows == HOURS * 360
     assert audio_s == duration_s == HOURS * 3600
-    assert run_mb < 800  # a whole file would be 12 GB in samples a day; what is mapped from the disk counts too
+    assert run_mb < 800  # the samples of 24 h would be 2.8 GB; what is mapped from the disk counts too
     assert worker_mb < 200
