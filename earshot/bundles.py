@@ -38,6 +38,10 @@ PrecisionOption = Annotated[
 CollapsedOption = Annotated[
     bool, typer.Option("--allow-collapsed", help="Export a model that says the same of everything, too.")
 ]
+GateOption = Annotated[
+    Path | None,
+    typer.Option("--gate", help="Labelled sounds (CSV: path, text) to measure retrieval on."),
+]
 NameArgument = Annotated[str, typer.Argument(help="A bundle's name or folder.", show_default=False)]
 
 
@@ -51,6 +55,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", help="The bundle's folder. \\[default: one where bundles are registered]")
     ] = None,
+    gate: GateOption = None,
     allow_collapsed: CollapsedOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,13 +64,14 @@ def export(
     Reads LAION's CLAP, Microsoft's of 2023, and the text encoders of sentence-transformers. Needs the extra:
     pip install 'earshot\\[export]'.
     """
-    _make(source, precision, out, allow_collapsed, as_json)
+    _make(source, precision, out, gate, allow_collapsed, as_json)
 
 
 @bundle_app.command(epilog="Examples:\n\n  earshot bundle pull laion/clap-htsat-unfused --precision int8")
 def pull(
     name: Annotated[str, typer.Argument(help="The model's name on the Hugging Face Hub.", show_default=False)],
     precision: PrecisionOption = PrecisionChoice.fp32,
+    gate: GateOption = None,
     allow_collapsed: CollapsedOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,10 +81,12 @@ def pull(
     """
     if Path(name).exists() or "/" not in name:
         raise BundleError(f"{name}, which is no name on the Hub", "owner/model", "export a local one: bundle export")
-    _make(name, precision, None, allow_collapsed, as_json)
+    _make(name, precision, None, gate, allow_collapsed, as_json)
 
 
-def _make(source: str, precision: PrecisionChoice, out: Path | None, allow_collapsed: bool, as_json: bool) -> None:
+def _make(
+    source: str, precision: PrecisionChoice, out: Path | None, gate: Path | None, allow_collapsed: bool, as_json: bool
+) -> None:
     from earshot.places import bundles_folder, expanded
 
     with _exporters():
@@ -88,6 +96,7 @@ def _make(source: str, precision: PrecisionChoice, out: Path | None, allow_colla
         None if out is None else expanded(out),
         bundles_folder(),
         precision.value,
+        gate=None if gate is None else expanded(gate),
         allow_collapsed=allow_collapsed,
         on_step=lambda step: show.remark(f"{step} …"),
     )

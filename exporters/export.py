@@ -40,6 +40,7 @@ def export_bundle(
     precision: Precision = "fp32",
     *,
     allow_collapsed: bool = False,
+    gate: Callable[[Bundle], Any] | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Mapping[str, Any]:
     """Write the bundle of ``source`` to ``out``, which may be a bundle already, and return its manifest.
@@ -49,9 +50,11 @@ def export_bundle(
         out: The bundle's folder; replaced at the end, if it is a bundle.
         precision: Of the graphs.
         allow_collapsed: Export a tower whose vectors are all alike, too.
+        gate: Measures the retrieval of the finished bundle, for the manifest, or raises.
         on_step: Told what comes next.
 
-    Raises ``ParityError``, ``CollapsedError``; ``BundleError`` if ``out`` is something else, or in use.
+    Raises ``ParityError``, ``CollapsedError``, what ``gate`` raises; ``BundleError`` if ``out`` is something else, or
+    in use.
     """
     parity: dict[str, Any] = {}
     golden: dict[str, Any] = {}
@@ -75,6 +78,9 @@ def export_bundle(
             on_step("audio tower: parity")
             parity |= compare_sounds(heard, open_bundle(folder), golden)
             parity |= compare_mels(source.audio, heard.windows, folder) if precision == "fp32" else {}
+        if gate is not None:
+            on_step("retrieval on the labelled set")
+            manifest["retrieval_loss"] = gate(open_bundle(folder))
         np.savez_compressed(folder / "golden.npz", **golden)
         (folder / "README.md").write_text(_card(manifest), encoding="utf-8")
         _write_manifest(folder, manifest)
@@ -217,6 +223,14 @@ def _card(manifest: Mapping[str, Any]) -> str:
         "\n".join(f"- {name.replace('_', ' ')}: {value:.3g}" for name, value in manifest["parity"].items()),
         "`graph` and `alone` are the largest difference over the probe inputs as a share of the median distance "
         "between two vectors; `alike` is the median cosine between two of the inputs.",
-        f"Retrieval loss: {manifest['retrieval_loss']}. Calibration of relevance: {manifest['calibrated']}.",
+        f"Retrieval loss: {_loss(manifest['retrieval_loss'])}. Calibration of relevance: {manifest['calibrated']}.",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _loss(measured: Any) -> str:
+    if not isinstance(measured, dict):
+        return str(measured)
+    return ", ".join(
+        f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in measured.items()
+    )

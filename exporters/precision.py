@@ -49,6 +49,8 @@ def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> Non
         onnx.save_model(_without_detours(halved), str(graph))
         return
     chosen = [node.name for node in _weighted(model) if node.name not in kept]
+    if not chosen:  # of none, the quantiser would take all
+        return
     logging.getLogger().addFilter(_quiet)
     try:
         quantize_dynamic(
