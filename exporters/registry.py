@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from exporters import laion, msclap, sentence
+from exporters import laion, msclap, own, sentence
 from exporters.errors import SourceError
 from exporters.source import Source
 
@@ -24,7 +24,7 @@ class Family(Protocol):
         """Read it. Raises ``SourceError``."""
 
 
-FAMILIES: tuple[Family, ...] = (laion, msclap, sentence)
+FAMILIES: tuple[Family, ...] = (laion, msclap, sentence, own)
 
 
 def known_families() -> str:
