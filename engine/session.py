@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from engine.errors import BundleError, DeviceError
 from engine.types import Device
 
+#: Shapes of inputs for which buffers are kept on the device.
+MOST_SHAPES = 16
+
 
 class Session:
     """A graph on one device, checked after opening: what was asked for is what runs.
@@ -39,13 +42,17 @@ class Session:
                     missing = str(error)
                 else:
                     self.device = "cuda"
+                    self._bound = Bound(self._session, "cuda")
                     return
             self.note = f"running on the CPU: {missing}"
         self._session = _open(graph, self.device, threads)
+        self._bound = Bound(self._session, "cuda") if self.device == "cuda" else None
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The graph's first output for these inputs. Raises ``BundleError`` if the graph does not take them."""
         try:
+            if self._bound is not None:
+                return self._bound.run(feeds)
             output: NDArray[np.float32] = self._session.run(None, dict(feeds))[0]
         except Exception as error:  # onnxruntime raises its own unrelated classes
             given = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
@@ -53,6 +60,42 @@ class Session:
                 f"a graph that fails on {given} ({error})", "one that runs", "copy or export the bundle again"
             ) from error
         return output
+
+
+class Bound:
+    """A session whose inputs stay on ``device``: buffers are made once a shape and filled again at every call.
+
+    The pipeline's windows always come in the same shape. Texts don't: of the shapes used longest ago buffers are
+    dropped, beyond ``MOST_SHAPES``.
+    """
+
+    def __init__(self, session: Any, device: str) -> None:
+        self._session, self._device = session, device
+        self._shapes: dict[tuple[Any, ...], tuple[Any, dict[str, Any]]] = {}
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """The graph's first output for these inputs, on the CPU."""
+        shape = tuple((name, value.shape, value.dtype.str) for name, value in feeds.items())
+        binding, buffers = self._shapes.pop(shape, None) or self._bind(feeds)
+        self._shapes[shape] = binding, buffers  # the latest comes last
+        if len(self._shapes) > MOST_SHAPES:
+            del self._shapes[next(iter(self._shapes))]
+        for name, value in feeds.items():
+            buffers[name].update_inplace(np.ascontiguousarray(value))
+        self._session.run_with_iobinding(binding)
+        output: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
+        return output
+
+    def _bind(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[Any, dict[str, Any]]:
+        binding = self._session.io_binding()
+        buffers = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), self._device, 0)
+            for name, value in feeds.items()
+        }
+        for name, buffer in buffers.items():
+            binding.bind_ortvalue_input(name, buffer)
+        binding.bind_output(self._session.get_outputs()[0].name, self._device)
+        return binding, buffers
 
 
 def why_no_cuda() -> str:
@@ -89,8 +132,10 @@ def _open(graph: Path, device: Device, threads: int) -> Any:
         if reason := why_no_cuda():
             raise DeviceError(reason, "an NVIDIA device and its driver", "use --device auto or cpu")
         onnxruntime.preload_dlls()
-        # HEURISTIC: an exhaustive search costs a second for every new shape.
-        providers.insert(0, ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}))
+        # HEURISTIC: an exhaustive search costs a second for every new shape. The arena grows by what is asked for, not
+        # by doubling, so that a second model fits beside the first.
+        options_cuda = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+        providers.insert(0, ("CUDAExecutionProvider", options_cuda))
     try:
         session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
     except Exception as error:  # onnxruntime raises its own unrelated classes

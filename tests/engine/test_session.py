@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from engine import session
 from engine.errors import BundleError, DeviceError
-from engine.session import Session, cpu_count, why_no_cuda
+from engine.session import MOST_SHAPES, Bound, Session, cpu_count, why_no_cuda
 
 
 @pytest.fixture
@@ -52,6 +52,12 @@ def cuda_that_does_not_bind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "why_no_cuda", lambda: "")
 
 
+@pytest.fixture
+def cuda_that_binds(cuda_that_does_not_bind: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with all that CUDA needs."""
+    monkeypatch.setattr(FakeOnnxSession, "get_providers", lambda _: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+
+
 def test_a_graph_runs_on_the_cpu(graph: Path) -> None:
     opened = Session(graph, "cpu", threads=1)
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -81,7 +87,7 @@ def test_cuda_that_does_not_bind_raises(graph: Path) -> None:
         Session(graph, "cuda", threads=3)
     threads, (first, options), second = FakeOnnxSession.opened
     assert (threads, first, second) == (3, "CUDAExecutionProvider", "CPUExecutionProvider")
-    assert options["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert options == {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 
 
 @pytest.mark.usefixtures("cuda_that_does_not_bind")
@@ -128,6 +134,50 @@ def test_inputs_that_do_not_fit_are_a_fault_of_the_bundle(graph: Path, feeds: di
     with pytest.raises(BundleError) as caught:
         Session(graph, "cpu").run(feeds)
     assert next(iter(feeds)) in caught.value.found
+
+
+# Buffers that stay on the device: here the device is the CPU, through the same calls.
+
+
+def bound_to_cpu(graph: Path) -> Bound:
+    return Bound(onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"]), "cpu")
+
+
+def test_bound_buffers_hold_the_latest_inputs_of_every_shape(graph: Path) -> None:
+    bound = bound_to_cpu(graph)
+    answers = []
+    for number in range(4):
+        for rows in (2, 5):
+            x = np.full((rows, 3), 10.0 * number + rows, np.float32)
+            answers.append((bound.run({"x": x}), 2 * x))
+    for found, wanted in answers:  # no later call has written over an earlier answer
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_bound_inputs_may_lie_anyhow_in_memory(graph: Path) -> None:
+    x = np.arange(24, dtype=np.float32).reshape(3, 8).T[::2]
+    np.testing.assert_array_equal(bound_to_cpu(graph).run({"x": x}), 2 * x)
+
+
+def test_buffers_of_shapes_not_used_for_long_are_dropped(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = bound_to_cpu(graph)
+    made: list[int] = []
+    bind = bound._bind
+    monkeypatch.setattr(bound, "_bind", lambda feeds: made.append(len(feeds["x"])) or bind(feeds))
+    for rows in [1, *range(2, MOST_SHAPES + 1), 1, MOST_SHAPES + 1, 1, 2]:  # 2 is the one used longest ago
+        bound.run({"x": np.zeros((rows, 3), np.float32)})
+    assert made == [*range(1, MOST_SHAPES + 2), 2]
+
+
+@pytest.mark.usefixtures("cuda_that_binds")
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_on_cuda_inputs_are_bound(graph: Path, monkeypatch: pytest.MonkeyPatch, device: Any) -> None:
+    opened = Session(graph, device)
+    assert (opened.device, opened.note) == ("cuda", "")
+    asked: list[str] = []
+    monkeypatch.setattr(Bound, "run", lambda _, feeds: asked.extend(feeds) or np.ones((1, 3), np.float32))
+    assert opened.run({"x": np.zeros((1, 3), np.float32)}).sum() == 3
+    assert asked == ["x"]
 
 
 def test_some_core_may_be_used() -> None:
