@@ -32,6 +32,7 @@ class Session:
             raise DeviceError(f"device {device!r}", f"one of {', '.join(get_args(Device))}")
         self.device: Device = "cpu" if device == "auto" else device
         self.note = ""
+        self._bound: Bound | None = None
         threads = threads or cpu_count()
         if device == "auto":
             missing = why_no_cuda()
@@ -46,7 +47,8 @@ class Session:
                     return
             self.note = f"running on the CPU: {missing}"
         self._session = _open(graph, self.device, threads)
-        self._bound = Bound(self._session, "cuda") if self.device == "cuda" else None
+        if self.device == "cuda":
+            self._bound = Bound(self._session, "cuda")
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The graph's first output for these inputs. Raises ``BundleError`` if the graph does not take them."""
@@ -76,7 +78,7 @@ class Bound:
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The graph's first output for these inputs, on the CPU."""
         shape = tuple((name, value.shape, value.dtype.str) for name, value in feeds.items())
-        binding, buffers = self._shapes.pop(shape, None) or self._bind(feeds)
+        binding, buffers = self._shapes.pop(shape) if shape in self._shapes else self._bind(feeds)
         self._shapes[shape] = binding, buffers  # the latest comes last
         if len(self._shapes) > MOST_SHAPES:
             del self._shapes[next(iter(self._shapes))]
