@@ -95,12 +95,14 @@ class ServedKeep:
         """See ``Keep.writing``: one process of this machine at a time, because of the ledger, and many machines."""
         self.make()
         lock = self._lock(wait_s, on_wait)
+        server = self._asked()
         try:
             lock.say("indexing", None)
             memory = self._held(space, shared=False)
             tidy(memory)
             yield memory
         finally:
+            server.end_bulk()
             lock.release()
 
     def close(self) -> None:

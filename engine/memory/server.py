@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import chain
 from threading import Lock
 from types import TracebackType
@@ -18,7 +18,7 @@ from engine.errors import MemoryStoreError, SpaceMismatchError
 from engine.memory import server_collection
 from engine.memory.checks import check_filter, check_k, check_payload, check_points, check_vector
 from engine.memory.folding import with_folded, without_folded
-from engine.memory.graph import best_hits
+from engine.memory.graph import INDEX_FROM_POINTS, best_hits
 from engine.memory.server_collection import Collection
 from engine.memory.server_filter import server_filter
 from engine.memory.server_link import ServerLink
@@ -32,6 +32,8 @@ STREAMS = 4
 #: Filters asked for in one request, so that its size stays bounded.
 _WHERES_AT_ONCE = 64
 _PAGE = 1000
+#: From so many written points on, the graph waits until all are there; fewer it takes in as they come.
+BULK_POINTS = INDEX_FROM_POINTS // 4
 #: How long ``optimise`` waits for the graph; then the server goes on by itself.
 OPTIMISE_S = 600.0
 _POLL_S = 0.25
@@ -60,6 +62,7 @@ class ServerMemory:
         self._collection: Collection | None = None
         self._streams = ThreadPoolExecutor(STREAMS, thread_name_prefix="earshot-upload")
         self._bulk_lock = Lock()
+        self._written = 0
         self._in_bulk = False
         self._closed = False
 
@@ -120,7 +123,7 @@ class ServerMemory:
         each = list(by_id.values())
         batches = [each[first : first + UPLOAD_POINTS] for first in range(0, len(each), UPLOAD_POINTS)]
         if batches:
-            self._begin_bulk(collection)
+            self._begin_writing(collection, len(each))
             list(self._streams.map(lambda batch: self._upload(collection, batch, mode), batches))
 
     def _upload(self, collection: Collection, batch: Sequence[Point], mode: models.UpdateMode) -> None:
@@ -214,16 +217,30 @@ class ServerMemory:
         collection, condition = self._open(), server_filter(where)
         return self._link.ask("counting", lambda client: client.count(collection.name, condition, exact=True).count)
 
-    def _begin_bulk(self, collection: Collection) -> None:
-        """Before the first write: no graph is built while points pour in, and from here on patience is a run's."""
+    def _begin_writing(self, collection: Collection, points: int) -> None:
+        """Before each write: from the first on patience is a run's, and no graph is built while points pour in."""
         with self._bulk_lock:
-            if self._in_bulk:
+            if not self._written:
+                self._link.lasts = True
+                for field, schema in server_collection.missing_indexes(self._link, collection.name).items():
+                    server_collection.make_index(self._link, collection.name, field, schema)
+            self._written += points
+            if self._written >= BULK_POINTS and not self._in_bulk:
+                self._in_bulk = True  # before it is so: whatever comes, it is taken back
+                server_collection.set_indexing(self._link, collection.name, 0)
+
+    def end_bulk(self) -> None:
+        """Let the server build the graph again, where we told it not to; asked once, and nothing is waited for.
+
+        For a run that ends without ``optimise``. If the server is away, the next run's ``optimise`` does it.
+        """
+        with self._bulk_lock:
+            if not self._in_bulk or self._collection is None:
                 return
-            self._link.patience_s = self._options.patience_s
-            for field, schema in server_collection.missing_indexes(self._link, collection.name).items():
-                server_collection.make_index(self._link, collection.name, field, schema)
-            server_collection.set_indexing(self._link, collection.name, 0)
-            self._in_bulk = True
+            self._in_bulk = False
+            threshold = server_collection.indexing_threshold(self._collection.dim)
+            with suppress(MemoryStoreError):
+                server_collection.set_indexing(self._link, self._collection.name, threshold, patience_s=0.0)
 
     def optimise(self) -> None:
         """See ``Memory.optimise``. The server builds by itself; this waits for it, but not for ever.
@@ -232,6 +249,7 @@ class ServerMemory:
         """
         collection = self._open()
         config = server_collection.information(self._link, collection.name).config.optimizer_config
+        self._written = 0
         if self._in_bulk or not config.indexing_threshold:
             server_collection.set_indexing(
                 self._link, collection.name, server_collection.indexing_threshold(collection.dim)
@@ -268,6 +286,7 @@ class ServerMemory:
         self._closed = True
         self._link.end_waits()
         self._streams.shutdown(cancel_futures=True)
+        self.end_bulk()
         self._link.close()
 
     def __enter__(self) -> Self:

@@ -149,13 +149,14 @@ def make_index(
     )
 
 
-def set_indexing(link: ServerLink, name: str, threshold: int) -> None:
+def set_indexing(link: ServerLink, name: str, threshold: int, patience_s: float | None = None) -> None:
     """From how many kB of vectors on a segment gets a graph; 0 for never."""
     link.ask(
         "setting when to build the graph",
         lambda client: client.update_collection(
             name, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold)
         ),
+        patience_s,
     )
 
 

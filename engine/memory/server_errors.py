@@ -69,10 +69,10 @@ def server_says(error: BaseException) -> str:
     return _short(str(error) or type(error).__name__)
 
 
-def explained(error: BaseException, where: str, asked: str, has_key: bool) -> MemoryStoreError:
-    """The error for the user: ``asked`` is what was being done at the server ``where``."""
+def explained(error: BaseException, url: str, asked: str, has_key: bool, is_run: bool) -> MemoryStoreError:
+    """The error for the user: ``asked`` is what was being done at the server; a run, unlike a search, may go on."""
     words = server_says(error)
-    failed = f"{where}: {asked} failed ({words})"
+    failed = f"the Qdrant server at {url}: {asked} failed ({words})"
     status = _status(error)
     if _is_tls(error):
         return MemoryStoreError(
@@ -94,12 +94,15 @@ def explained(error: BaseException, where: str, asked: str, has_key: bool) -> Me
     if isinstance(error, UnexpectedResponse) and error.headers.get("location"):
         return MemoryStoreError(failed, "an answer, not a way elsewhere", f"use {error.headers['location']}")
     if passes(error):
+        action = "start it, or check host and port"
+        if is_run:
+            action += "; what was saved by now is kept, and the same command goes on from there"
         return MemoryStoreError(
-            f"no answer from {where} ({words})", "a Qdrant server that runs", "start it, or check host and port"
+            f"no answer from the Qdrant server at {url} ({words})", "a Qdrant server that runs", action
         )
     if _is_foreign(error):
         return MemoryStoreError(
-            f"something else than Qdrant at {where} ({words})", "a Qdrant server", "check host, port and prefix"
+            f"something else than Qdrant at {url} ({words})", "a Qdrant server", "check host, port and prefix"
         )
     return MemoryStoreError(failed, action="the server's log says more")
 

@@ -43,12 +43,13 @@ class ServerLink:
     def __init__(self, address: ServerAddress, options: ServerOptions, client: QdrantClient | None = None) -> None:
         self.address = address
         self.say: Callable[[str], None] = _log.warning
-        self.patience_s = min(ASKING_PATIENCE_S, options.patience_s)
+        #: Whether it is a run that asks, which is more patient, and which leaves something behind where it ends.
+        self.lasts = False
         self._options = options
         self._given_up: Callable[[], bool] = lambda: False
         self._ending = threading.Event()
         self._lock = threading.Lock()
-        self._said = 0
+        self._is_away = False
         self._is_checked = False
         self._is_mine = client is None
         self._client = client or connected(address, options)
@@ -57,6 +58,11 @@ class ServerLink:
     def where(self) -> str:
         """The server, for messages."""
         return f"the Qdrant server at {self.address}"
+
+    @property
+    def patience_s(self) -> float:
+        """How long a server that is away is waited for."""
+        return self._options.patience_s if self.lasts else min(ASKING_PATIENCE_S, self._options.patience_s)
 
     def check(self) -> None:
         """Raise ``MemoryStoreError`` unless a Qdrant server of a version that can do all we need answers; asks once.
@@ -85,16 +91,20 @@ class ServerLink:
             self.say(f"Qdrant {info.version} at {self.address} is newer than qdrant-client {ours[0]}.{ours[1]} knows")
         self._is_checked = True
 
-    def ask(self, asked: str, call: Callable[[QdrantClient], T]) -> T:
+    def ask(self, asked: str, call: Callable[[QdrantClient], T], patience_s: float | None = None) -> T:
         """What ``call`` returns; asked again, with pauses, while the server is away or busy and patience lasts.
 
-        Raises ``MemoryStoreError`` saying what was ``asked`` of whom, and ``KeyboardInterrupt`` if, between two
-        tries, ``until`` says that nobody waits any more.
+        ``patience_s`` is for this call only; 0 asks once. Raises ``MemoryStoreError`` saying what was ``asked`` of whom,
+        and ``KeyboardInterrupt`` if, between two tries, ``until`` says that nobody waits any more.
         """
+
+        def left_s(state: RetryCallState) -> float:
+            return (self.patience_s if patience_s is None else patience_s) - (state.seconds_since_start or 0.0)
+
         retrying = Retrying(
             retry=retry_if_exception(passes),
-            stop=lambda state: (state.seconds_since_start or 0.0) >= self.patience_s,
-            wait=lambda state: max(_pause(state), wait_asked_for_s(_error(state))),
+            stop=lambda state: left_s(state) <= 0,
+            wait=lambda state: min(left_s(state), max(_pause(state), wait_asked_for_s(_error(state)))),
             sleep=self._sleep,
             before_sleep=self._say_away,
             reraise=True,
@@ -104,19 +114,19 @@ class ServerLink:
         except EarshotError:
             raise
         except Exception as error:
-            raise explained(error, self.where, asked, self._options.api_key is not None) from error
+            raise explained(error, self.address.url, asked, self._options.api_key is not None, self.lasts) from error
         self._say_back()
         return answer
 
     @contextmanager
     def until(self, given_up: Callable[[], bool]) -> Iterator[None]:
         """Inside, wait for the server as long as a run does, but only while ``given_up`` is False."""
-        before = self.patience_s, self._given_up
-        self.patience_s, self._given_up = self._options.patience_s, given_up
+        before = self.lasts, self._given_up
+        self.lasts, self._given_up = True, given_up
         try:
             yield
         finally:
-            self.patience_s, self._given_up = before
+            self.lasts, self._given_up = before
 
     def end_waits(self) -> None:
         """From here on nobody waits any more; before ``close``, so that no thread holds it up."""
@@ -139,20 +149,20 @@ class ServerLink:
             time.sleep(min(left, _POLL_S))
 
     def _say_away(self, state: RetryCallState) -> None:
-        """One line for each try, however many threads wait."""
+        """Once, however many threads wait, and however often they try."""
         with self._lock:
-            if state.attempt_number <= self._said:
-                return
-            self._said = state.attempt_number
+            was_away, self._is_away = self._is_away, True
+        if was_away:
+            return
         error = _error(state)
         self.say(
             f"{self.where} does not answer ({server_says(error) if error else ''}); trying again "
-            f"(try {state.attempt_number + 1}, for {self.patience_s:.0f} s at most); Ctrl-C stops, nothing is lost"
+            f"for {self.patience_s:.0f} s at most; Ctrl-C stops, nothing is lost"
         )
 
     def _say_back(self) -> None:
         with self._lock:
-            was_away, self._said = self._said > 0, 0
+            was_away, self._is_away = self._is_away, False
         if was_away:
             self.say(f"{self.where} answers again")
 

@@ -258,6 +258,20 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_goes_on(
         assert library.check()["memory"] == "120 windows, as many as the ledger has"
 
 
+def test_a_run_that_breaks_off_lets_the_server_build_its_graph(
+    qdrant: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SAVE_POINTS", 6)
+    monkeypatch.setattr("engine.memory.server.BULK_POINTS", 6)
+    since = Since(2)
+    qdrant.fault = lambda method, path: fails(401) if since(method, path) and path.endswith("/points") else False
+    with opened(qdrant) as library:
+        with pytest.raises(MemoryStoreError, match="key"):
+            library.index([sounds(tmp_path / "sounds", *range(100, 2000, 100))])
+        on, *later = qdrant.store.thresholds
+        assert later == [0, on], "though the library is open still"
+
+
 RUN = """
 import sys
 from earshot import Library
