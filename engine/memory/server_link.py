@@ -94,8 +94,8 @@ class ServerLink:
     def ask(self, asked: str, call: Callable[[QdrantClient], T], patience_s: float | None = None) -> T:
         """What ``call`` returns; asked again, with pauses, while the server is away or busy and patience lasts.
 
-        ``patience_s`` is for this call only; 0 asks once. Raises ``MemoryStoreError`` saying what was ``asked`` of whom,
-        and ``KeyboardInterrupt`` if, between two tries, ``until`` says that nobody waits any more.
+        ``patience_s`` is for this call only; 0 asks once. Raises ``MemoryStoreError`` saying what was ``asked`` of
+        whom, and ``KeyboardInterrupt`` if, between two tries, ``until`` says that nobody waits any more.
         """
 
         def left_s(state: RetryCallState) -> float:
