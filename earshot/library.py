@@ -16,7 +16,7 @@ from earshot.limits import MOST_RESULTS, WAIT_S
 from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, load_encoders
 from earshot.places import LEDGER, MEMORY, expanded
 from engine.encoders import Encoders, encode_sound, query_vectors
-from engine.errors import AudioError, BundleError, LibraryError, MemoryStoreError, QueryError, SpaceMismatchError
+from engine.errors import BundleError, LibraryError, MemoryStoreError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
 from engine.search import calibration_for, find_moments, parse_filter
 from engine.types import Device, FloatArray, Moment
@@ -29,17 +29,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a library holds. ``failed`` counts files that could not be heard, of a server those of this machine.
+    """What a library holds. ``failed`` counts files that could not be heard, ``lost`` those to be heard again, because
+    the memory has lost their vectors; of a server those of this machine.
 
-    Of a server, ``files`` counts different sounds, and ``audio_s`` is estimated where these are very many.
+    Of a server, ``files`` counts different sounds, and ``audio_s`` is estimated where these are very many. ``remark``
+    says why the counts are not those of the memory, if so.
     """
 
     files: int
     windows: int
     failed: int
+    lost: int
     audio_s: float
     space_id: str
     memory: str
+    remark: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The public JSON form."""
@@ -257,16 +261,12 @@ class Library:
         return encode_sound(self._encoders.audio, resample([samples], sample_rate_hz, space.sample_rate_hz), space)
 
     def _encode_file(self, path: Path) -> FloatArray:
-        from engine.audio import open_clip
+        from engine.audio import naming, open_clip
 
         space = self._encoders.space
-        try:
+        with naming(path):
             clip = open_clip(expanded(path), space.sample_rate_hz)
             return query_vectors(self._encoders.audio, clip.blocks, space)
-        except AudioError as error:
-            if path.name in error.found:
-                raise
-            raise AudioError(f"{path}: {error.found}", error.expected, error.action) from error
 
     def status(self) -> Status:
         """Counts, from the ledger alone: works while another process is indexing, and without the bundle.
@@ -274,12 +274,15 @@ class Library:
         Of a server, what all its indexers hold; where it does not answer, what this machine's ledger knows.
         """
         self._require_open()
-        ours, memory = self._ledger.totals(), self._keep.memory
+        ours, remark = self._ledger.totals(), ""
         try:
             totals = self._keep.totals() or ours
         except MemoryStoreError as error:
-            totals, memory = ours, f"{memory}; only what this machine knows of it ({error})"
-        return Status(totals.files, totals.windows, ours.failed, totals.audio_s, self.space_id, memory)
+            totals, remark = ours, f"only what this machine knows of it: {error}"
+        return Status(
+            *(totals.files, totals.windows, ours.failed, ours.lost, totals.audio_s),
+            *(self.space_id, self._keep.memory, remark),
+        )
 
     def failed(self) -> list[FileRow]:
         """The files that could not be heard, each with its reason."""
@@ -292,11 +295,17 @@ class Library:
         return list(self._ledger.damaged())
 
     def check(self) -> dict[str, str]:
-        """Use every part once: which device, bundle and memory answered. Raises what is wrong with them."""
+        """Use every part once: which device, bundle and memory answered. Raises what is wrong with them.
+
+        Of the memory, the first 10,000 windows are read as well; `earshot repair` reads all.
+        """
+        from indexer.repair import sample
+
         self._require_open()
         checked = check_encoders(self._encoders)
         with self._keep.reading(self._encoders.space, self._tidy) as memory:
             count = self._compare(memory)
+            sample(memory, self._encoders.space.space_id)
             known = "while it may be written to" if memory.shared else "as many as the ledger has"
         return checked | {"memory": f"{count} windows, {known}"}
 

@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
 from itertools import chain
@@ -66,18 +67,28 @@ def open_clip(path: Path, sample_rate_hz: int) -> Clip:
     Mono is the mean of the channels; in blocks (10 s) where the mean falls 20 dB below the loudest channel
     (anti-phase), the loudest channel is taken. Resampling is soxr HQ. The same file always gives the same samples.
 
-    Raises ``AudioError`` here if the file can't be opened, and from ``Clip.blocks`` if it breaks further on.
+    Raises ``AudioError`` here if the file can't be opened, and from ``Clip.blocks`` if it breaks further on; it leaves
+    out the file's name (copies share one reason), see ``naming``.
     """
     source = _open_soundfile(path) or _open_av(path)
     if not MIN_RATE_HZ <= source.sample_rate_hz <= MAX_RATE_HZ:
         raise AudioError(
-            f"a sample rate of {source.sample_rate_hz} Hz in {path.name}",
+            f"a sample rate of {source.sample_rate_hz} Hz",
             f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz",
             "set the right rate in its header",
         )
-    mono = _mono(_bounded(source, path), path)
+    mono = _mono(_bounded(source))
     blocks = resample(mono, source.sample_rate_hz, sample_rate_hz)
     return Clip(blocks, sample_rate_hz, source.sample_rate_hz, source.channels, source.format, source.remarks)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Inside, an ``AudioError`` says which file it is about, for whoever does not print the path beside it anyway."""
+    try:
+        yield
+    except AudioError as error:
+        raise AudioError(f"{path}: {error.found}", error.expected, error.action) from error
 
 
 def read_samples(path: Path, sample_rate_hz: int) -> FloatArray:
@@ -135,7 +146,7 @@ def _open_soundfile(path: Path) -> _Source | None:
     except _NOT_FOR_SOUNDFILE:
         return None
     try:
-        whole.check_whole(file, path)
+        whole.check_whole(file)
     except AudioError:
         file.close()
         raise
@@ -147,12 +158,12 @@ def _open_soundfile(path: Path) -> _Source | None:
                 try:
                     block = file.read(frames, dtype="float32", always_2d=True)
                 except (soundfile.LibsndfileError, RuntimeError) as error:
-                    raise _broken(path, error) from error
+                    raise _broken(error) from error
                 if not len(block):
                     return
                 yield block
 
-    remarks = [whole.remark(path)] if whole.is_unfinished(file, path) or whole.lacks_bytes(path) else []
+    remarks = [whole.REMARK] if whole.is_unfinished(file, path) or whole.lacks_bytes(path) else []
     return _Source(blocks, file.samplerate, file.channels, format_name(file.format, path), remarks)
 
 
@@ -171,12 +182,10 @@ def _check_readable(path: Path) -> None:
     try:
         with regular(path) as stream:
             if not stream.read(1):
-                raise AudioError(
-                    f"{path.name}, an empty file (0 bytes)", "a sound", "copy it again from its source, or delete it"
-                )
+                raise AudioError("an empty file (0 bytes)", "a sound", "copy it again from its source, or delete it")
     except OSError as error:
         raise AudioError(
-            f"{path.name}: {error.strerror or error}", "a readable file", "check the path and its permissions"
+            error.strerror or str(error), "a readable file", "check the path and its permissions"
         ) from error
 
 
@@ -202,15 +211,15 @@ def _open_av(path: Path) -> _Source:
         container = av.open(f"file:{path}", metadata_errors="replace")  # or "concat:x.wma" would be a protocol
     except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(
-            f"{path.name}, a file that neither libsndfile nor FFmpeg can read",
+            f"a file that neither libsndfile nor FFmpeg can read ({decoder_said(error)})",
             "a sound or a video",
-            f"convert it ({error})",
+            "convert it, or copy it again",
         ) from error
     stream = next(iter(container.streams.audio), None)
     if stream is None or stream.codec_context is None or not (stream.rate and stream.channels):
         container.close()
         what = "no sound track" if stream is None else "a sound track of an unknown kind"
-        raise AudioError(f"{what} in {path.name}", "a sound, or a video with sound", "leave it out, or convert it")
+        raise AudioError(what, "a sound, or a video with sound", "leave it out, or convert it")
     rate, channels = int(stream.rate), int(stream.channels)
     remarks: list[str] = []
 
@@ -220,9 +229,9 @@ def _open_av(path: Path) -> _Source:
             try:
                 yield from _regrid(_av_frames(container, stream, rate, channels, seen), block_frames(rate, channels))
             except av.error.FFmpegError as error:
-                raise _broken(path, error) from error
+                raise _broken(error) from error
             if whole.lacks_bytes(path) or whole.ends_early(seen.end_s, whole.promised_s(container, stream)):
-                remarks.append(whole.remark(path))
+                remarks.append(whole.REMARK)
 
     return _Source(blocks, rate, channels, format_name(container.format.name, path), remarks)
 
@@ -282,18 +291,18 @@ def _regrid(parts: Iterator[FloatArray], frames: int) -> Iterator[FloatArray]:
         yield np.concatenate(held)
 
 
-def _bounded(source: _Source, path: Path) -> Iterator[FloatArray]:
+def _bounded(source: _Source) -> Iterator[FloatArray]:
     """The blocks, as many as a recording may have."""
     frames = 0
     for block in source.blocks():
         yield block
         frames += len(block)
         if frames > MAX_S * source.sample_rate_hz:
-            found = f"more than {MAX_S // 86400} days of sound in {path.name}"
+            found = f"more than {MAX_S // 86400} days of sound"
             raise AudioError(found, "a recording", "cut it, if it is one")
 
 
-def _mono(blocks: Iterator[FloatArray], path: Path) -> Iterator[FloatArray]:
+def _mono(blocks: Iterator[FloatArray]) -> Iterator[FloatArray]:
     """The mean of the channels, or the loudest channel where they cancel. Raises on NaN and infinity."""
     heard: NDArray[np.float64] | None = None
     for block in blocks:
@@ -301,7 +310,7 @@ def _mono(blocks: Iterator[FloatArray], path: Path) -> Iterator[FloatArray]:
         energy = np.einsum("ij,ij->j", block, block, dtype=np.float64)
         if not (energy <= MAX_MEAN_SQUARE * len(block)).all():
             what = "samples far beyond full scale" if np.isfinite(energy).all() else "NaN or infinity among the samples"
-            raise AudioError(f"{what} in {path.name}", "finite samples around -1..1", "render it again")
+            raise AudioError(what, "finite samples around -1..1", "render it again")
         if block.shape[1] == 1:
             yield block[:, 0]
             continue
@@ -334,5 +343,10 @@ def resample(blocks: Iterable[FloatArray], source_hz: int, target_hz: int) -> It
         yield first
 
 
-def _broken(path: Path, error: Exception) -> AudioError:
-    return AudioError(f"{path.name}, which breaks off while decoding ({error})", "a whole file", "copy it again")
+def _broken(error: Exception) -> AudioError:
+    return AudioError(f"a file that breaks off while decoding ({decoder_said(error)})", "a whole file", "copy it again")
+
+
+def decoder_said(error: Exception) -> str:
+    """A decoder's own words, without the number and the URL that PyAV puts around FFmpeg's."""
+    return str(getattr(error, "strerror", None) or error)

@@ -34,26 +34,19 @@ _OGG_PAGE_BYTES, _OGG_LAST = 65_307, 4
 #: Containers, by FFmpeg's names, that say how long their tracks are; the length of others is FFmpeg's guess.
 _TELL_LENGTH = {"mov", "matroska", "wv", "tta"}
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+#: What is said of a file of which only the first part could be heard.
+REMARK = str(AudioError("only the first part", "a whole file", "copy it again, if there is a whole one"))
 _HEAD = 1 << 16
 _MAX_CHUNKS = 1000
 
 
-def remark(path: Path) -> str:
-    """What is said of a file of which only the first part could be heard."""
-    return str(
-        AudioError(f"only the first part of {path.name}", "a whole file", "copy it again, if there is a whole one")
-    )
-
-
-def check_whole(file: soundfile.SoundFile, path: Path) -> None:
+def check_whole(file: soundfile.SoundFile) -> None:
     """Raise ``AudioError`` for a wav, rf64, w64, aiff or au that ends before its header says so."""
     for promise in _PROMISES:
         if match := promise.search(file.extra_info):
             promised, there = int(match["promised"]), int(match["there"])
             if there + SLACK < promised and not any(low <= promised <= high for low, high in UNKNOWN):
-                raise AudioError(
-                    f"the first {100 * there // promised} % of {path.name}", "a whole file", "copy it again"
-                )
+                raise AudioError(f"the first {100 * there // promised} % of a file", "a whole file", "copy it again")
 
 
 def is_unfinished(file: soundfile.SoundFile, path: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.audio import open_clip
+from engine.audio import naming, open_clip
 from engine.bundle import Bundle
 from engine.encoders import OnnxAudioEncoder, OnnxTextEncoder, encode_windows
 from engine.errors import BundleError
@@ -68,8 +68,9 @@ def scores(bundle: Bundle, labelled: LabelledSet) -> dict[str, float]:
     vectors = np.concatenate([text.encode_text([one]) for one in asked])
     columns = []
     for path in labelled.paths:
-        blocks = open_clip(path, space.sample_rate_hz).blocks
-        windows = np.stack([vector for _, vector in encode_windows(audio, cut(blocks, space))])
+        with naming(path):
+            blocks = open_clip(path, space.sample_rate_hz).blocks
+            windows = np.stack([vector for _, vector in encode_windows(audio, cut(blocks, space))])
         columns.append((vectors @ windows.T).max(1))
     return ranked(np.stack(columns, axis=1), [[label == one for label in labelled.texts] for one in asked])
 

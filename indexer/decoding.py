@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.audio import open_clip
+from engine.audio import decoder_said, open_clip
 from engine.errors import AudioError, EarshotError
 from engine.types import Clip, FloatArray
 from indexer.tags import Tags, read_tags
@@ -88,25 +88,25 @@ class Worker:
         try:
             self._connection.send_bytes(struct.pack("<I", sample_rate_hz) + os.fsencode(path))
         except OSError as error:
-            raise self._lost(path) from error
-        opened = json.loads(self._expect(path, _CLIP)[1])
+            raise self._lost() from error
+        opened = json.loads(self._expect(_CLIP)[1])
         remarks: list[str] = []
-        return Clip(self._blocks(path, remarks), **opened["clip"], remarks=remarks), Tags(**opened["tags"])
+        return Clip(self._blocks(remarks), **opened["clip"], remarks=remarks), Tags(**opened["tags"])
 
-    def _blocks(self, path: Path, remarks: list[str]) -> Iterator[FloatArray]:
+    def _blocks(self, remarks: list[str]) -> Iterator[FloatArray]:
         """The rest of the answer."""
-        kind, body = self._expect(path, _BLOCK, _END)
+        kind, body = self._expect(_BLOCK, _END)
         while kind == _BLOCK:
             yield np.frombuffer(body, np.float32)
-            kind, body = self._expect(path, _BLOCK, _END)
+            kind, body = self._expect(_BLOCK, _END)
         remarks += json.loads(body)
 
-    def _expect(self, path: Path, *kinds: bytes) -> tuple[bytes, bytes]:
+    def _expect(self, *kinds: bytes) -> tuple[bytes, bytes]:
         """The next message, of one of these kinds, and its body. Raises as ``open`` does."""
         try:
             message = self._receive()
         except EOFError:
-            raise self._lost(path) from self._cause()
+            raise self._lost() from self._cause()
         kind, body = message[:1], message[1:]
         self._answering = kind in (_CLIP, _BLOCK)
         if kind == _ERROR:
@@ -125,19 +125,19 @@ class Worker:
         except ConnectionError as error:
             raise EOFError from error
 
-    def _lost(self, path: Path) -> AudioError:
+    def _lost(self) -> AudioError:
         """What to say of the file at which the worker ended."""
         status = self._status()
         self.close()
         if status == -signal.SIGPROF:
-            found = f"{path.name}, at which its decoder worked for {BLOCK_CPU_S:.0f} s without a sound"
+            found = f"a file at which its decoder worked for {BLOCK_CPU_S:.0f} s without a sound"
         elif status == -signal.SIGALRM:
-            found = f"{path.name}, of which nothing came for {BLOCK_WAIT_S:.0f} s"
+            found = f"a file of which nothing came for {BLOCK_WAIT_S:.0f} s"
             return AudioError(found, "a disk that answers", "check its disk, then index it again")
         elif status < 0:
-            found = f"{path.name}, at which its decoder crashed ({_signal_name(-status)})"
+            found = f"a file at which its decoder crashed ({_signal_name(-status)})"
         else:
-            found = f"{path.name}, at which its decoder ended (status {status})"
+            found = f"a file at which its decoder ended (status {status})"
         return AudioError(found, "a file that can be decoded", "convert it or copy it again")
 
     def _cause(self) -> OSError | None:
@@ -247,21 +247,21 @@ def _messages(path: Path, sample_rate_hz: int) -> Iterator[bytes]:
                 yield _BLOCK + np.ascontiguousarray(block, np.float32).tobytes()
         yield _END + json.dumps(clip.remarks).encode()
     except Exception as error:  # noqa: BLE001 - whatever a decoder throws is about the file, and is said
-        yield _ERROR + json.dumps(_described(error, path)).encode()
+        yield _ERROR + json.dumps(_described(error)).encode()
 
 
 _CLIP_FIELDS = ("sample_rate_hz", "source_rate_hz", "channels", "format")
 
 
-def _described(error: Exception, path: Path) -> dict[str, Any]:
+def _described(error: Exception) -> dict[str, Any]:
     transient = any(_is_of_the_system(e) for e in (error, error.__cause__))
     if isinstance(error, EarshotError):
         parts = [error.found, error.expected, error.action]
     elif isinstance(error, MemoryError):
-        found = f"{path.name}, to decode which takes more than {WORKER_BYTES >> 20} MiB"
+        found = f"a file to decode which takes more than {WORKER_BYTES >> 20} MiB"
         parts = [found, "a file that takes less", "check what made it, or convert it"]
     else:
-        found = f"{path.name}, at which its decoder failed ({type(error).__name__}: {error})"
+        found = f"a file at which its decoder failed ({type(error).__name__}: {decoder_said(error)})"
         parts = [found, "a file that can be decoded", "convert it or copy it again"]
     return {"parts": parts, "transient": transient}
 

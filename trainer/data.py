@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.audio import read_samples
+from engine.audio import naming, read_samples
 from engine.errors import EarshotError
 from engine.types import FloatArray
 from engine.windows import pad_to
@@ -110,5 +110,6 @@ def clean_text(text: str) -> str:
 
 def decode(row: Row, sample_rate_hz: int, at_least: int) -> FloatArray:
     """A clip's samples ``[n]``, n >= ``at_least`` (repeated if shorter), as the engine would hear them."""
-    samples = read_samples(row.path, sample_rate_hz)
+    with naming(row.path):
+        samples = read_samples(row.path, sample_rate_hz)
     return samples if len(samples) >= at_least else pad_to(samples, at_least, "repeat")

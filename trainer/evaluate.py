@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.audio import open_clip
+from engine.audio import naming, open_clip
 from engine.bundle import open_bundle
 from engine.encoders import Encoders, OnnxEncoders, encode_windows, thinned
 from engine.types import FloatArray
@@ -47,8 +47,9 @@ def hear(encoders: Encoders, paths: Sequence[Path]) -> list[FloatArray]:
     """Each sound's window vectors ``[windows, dim]``."""
     heard = []
     for path in paths:
-        windows = cut(open_clip(path, encoders.space.sample_rate_hz).blocks, encoders.space)
-        heard.append(np.stack([vector for _, vector in encode_windows(encoders.audio, windows)]))
+        with naming(path):
+            windows = cut(open_clip(path, encoders.space.sample_rate_hz).blocks, encoders.space)
+            heard.append(np.stack([vector for _, vector in encode_windows(encoders.audio, windows)]))
     return heard
 
 

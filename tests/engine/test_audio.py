@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import audio
-from engine.audio import BLOCK_S, open_clip, read_samples, read_stretch, resample
+from engine.audio import BLOCK_S, naming, open_clip, read_samples, read_stretch, resample
 from engine.errors import AudioError
 from engine.types import FloatArray
 
@@ -45,7 +45,7 @@ def likeness(found: FloatArray, wanted: FloatArray) -> tuple[float, int]:
 
 
 def mono_of(*blocks: FloatArray) -> FloatArray:
-    return np.concatenate(list(audio._mono(iter(blocks), Path("x.wav"))))
+    return np.concatenate(list(audio._mono(iter(blocks))))
 
 
 # Containers
@@ -438,14 +438,17 @@ def test_a_file_that_cannot_be_heard_says_why(tmp_path: Path, name: str) -> None
     assert error.expected
     assert error.action
     assert word in str(error)
-    assert path.name in str(error)
+    assert path.name not in str(error), "it may be printed beside it, and copies share the reason"
+    with pytest.raises(AudioError) as named, naming(path):
+        raise error
+    assert named.value.found == f"{path}: {error.found}"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "x.wav", sweep(0.1))
     path.chmod(0)
-    with pytest.raises(AudioError, match=r"x\.wav: Permission denied"):
+    with pytest.raises(AudioError, match="Permission denied; expected a readable file"):
         open_clip(path, 16_000)
 
 
@@ -457,7 +460,7 @@ def test_a_video_without_sound_says_so(tmp_path: Path) -> None:
         picture.pix_fmt = "yuv420p"
         for frame in [av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24"), None]:
             container.mux(picture.encode(frame))
-    with pytest.raises(AudioError, match=r"no sound track in silent\.mp4"):
+    with pytest.raises(AudioError, match="no sound track"):
         open_clip(path, 16_000)
 
 
