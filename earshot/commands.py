@@ -239,6 +239,8 @@ def status(
         show.print_json(state.to_dict() | ({"failures": rows, "damaged": damaged} if failed else {}))
         return
     for name, value in state.to_dict().items():
+        if name == "remark" and not value:
+            continue
         text = show.span(value) if name == "audio_s" else str(value)
         show.say(f"{name:>9}  {text}")
     for row in rows:

@@ -186,7 +186,7 @@ class _Copying:
     def _claim(self, ledger: Ledger, windows: int) -> None:
         """Call the target an unfinished copy of the source. Raises ``LibraryError`` if it is anything else."""
         copy, totals = ledger.setting(COPY), ledger.totals()
-        if copy is None and (totals.files or totals.failed or windows):
+        if copy is None and (totals.files or totals.failed or totals.lost or windows):
             raise LibraryError(
                 f"a library in {self.report.target}, of {totals.files} files and {windows} windows",
                 f"an empty place, or an earlier copy of {self.report.source}",

@@ -6,8 +6,8 @@ the memory; a memory can't be, so its sounds are marked to be heard again.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,24 @@ from urllib.parse import unquote
 
 from earshot.keep import Keep, keep_at
 from earshot.limits import WAIT_S
+from earshot.lock import LibraryLock, holder_of
 from earshot.places import LEDGER, MEMORY, bundles_folder, expanded
 from engine.bundle import known_bundles, open_bundle
-from engine.errors import BundleError, LibraryError, MemoryStoreError
+from engine.errors import BundleError, DamagedLedgerError, DamagedMemoryError, LibraryBusyError, LibraryError
 from engine.memory.base import Memory
+from engine.memory.edge import EdgeMemory
 from engine.types import Space
 from indexer.ledger import Ledger
 from indexer.repair import compare, rebuild
 
-WHOLE, REBUILT, RENEWED = "whole", "rebuilt", "empty"
+WHOLE, REBUILT, RENEWED, NAMED = "whole", "rebuilt", "empty", "named anew"
 
 
 @dataclass(slots=True)
 class Repaired:
-    """What was found and done. ``lost`` counts the contents that are to be heard again, by `earshot index`."""
+    """What was found and done. ``lost`` counts the contents that were found to be lost just now, and ``waiting`` the
+    sounds that are to be heard again, by `earshot index`; also those known to be lost from before.
+    """
 
     ledger: str = WHOLE
     memory: str = WHOLE
@@ -36,18 +40,19 @@ class Repaired:
     windows: int = 0
     unsound: int = 0
     lost: int = 0
+    waiting: int = 0
     aside: str | None = None
     bundle: str | None = None
 
     @property
     def was_whole(self) -> bool:
-        """Whether there was nothing to repair."""
-        return (self.ledger, self.memory, self.unsound, self.lost) == (WHOLE, WHOLE, 0, 0)
+        """Whether there was nothing to repair, and nothing to be heard again."""
+        return (self.ledger, self.memory) == (WHOLE, WHOLE) and self.is_whole
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing is left to be heard again."""
-        return self.memory == WHOLE and not (self.lost or self.unsound)
+        return self.memory != RENEWED and not (self.unsound or self.waiting)
 
     def to_dict(self) -> dict[str, Any]:
         """The public JSON form."""
@@ -79,7 +84,7 @@ def repair(
             report.memory, report.lost = RENEWED, ledger.disown_lost(())
         space_id = space_id or ledger.setting("space_id")
         report.bundle = _settle(ledger, space_id, bundle) if space_id else None
-        report.files = ledger.totals().files
+        report.files, report.waiting = ledger.totals().files, ledger.waiting()
         report.aside = aside.used
     finally:
         ledger.close()
@@ -95,11 +100,9 @@ def _open_ledger(path: Path, aside: _Aside) -> Ledger | None:
     try:
         ledger = Ledger(path)
         ledger.check()
-    except LibraryError as error:
+    except DamagedLedgerError:
         if ledger is not None:
             ledger.close()
-        if "damaged" not in error.found:
-            raise
         aside.take(path, *(path.with_name(path.name + end) for end in ("-wal", "-shm")))
         return None
     return ledger
@@ -119,28 +122,27 @@ def _examine(
         """What a killed run left is removed by the next one: here nothing is deleted."""
 
     try:
-        known = _known_space(keep, memory_folder, ledger, bundle)
+        known = _known_space(keep, memory_folder, ledger, bundle, report)
         if known is None:
             return None
         with keep.writing(Space(*known, 0, 0.0, 0.0, "zero"), nothing, WAIT_S, on_wait) as memory:
             agree = rebuild if report.ledger == REBUILT else compare
             reading, report.lost = agree(memory, ledger, known[0])
-    except MemoryStoreError as error:
-        if not _is_damage(error):
-            raise
+    except DamagedMemoryError:
         keep.close()
         return None
     report.windows, report.unsound = reading.windows, reading.unsound
     return known[0]
 
 
-def _known_space(keep: Keep, memory_folder: Path, ledger: Ledger, bundle: str | None) -> tuple[str, int] | None:
+def _known_space(
+    keep: Keep, memory_folder: Path, ledger: Ledger, bundle: str | None, report: Repaired
+) -> tuple[str, int] | None:
     """The space of the memory and the numbers of its vectors; None where there is no memory, or nobody knows."""
     try:
         return keep.known_space()
-    except MemoryStoreError as error:
-        if not _is_damage(error):
-            raise
+    except DamagedMemoryError:
+        pass
     # Only the small file that names space and shard is damaged: it can be written again.
     shards = sorted(memory_folder.glob("*.shard"))
     named = bundle or ledger.setting("bundle")
@@ -152,9 +154,25 @@ def _known_space(keep: Keep, memory_folder: Path, ledger: Ledger, bundle: str | 
         return None
     if manifest.space_id != (ledger.setting("space_id") or unquote(shards[0].name).partition(".shard")[0]):
         return None
-    said = {"space_id": manifest.space_id, "dim": manifest.dim, "shard": shards[0].name}
-    (memory_folder / "current").write_text(json.dumps(said), encoding="utf-8")
+    with _held(keep):
+        EdgeMemory(memory_folder).name(manifest.space_id, manifest.dim, shards[0].name)
+    report.memory = NAMED
     return manifest.space_id, manifest.dim
+
+
+@contextmanager
+def _held(keep: Keep) -> Iterator[None]:
+    """Nobody else has the library open inside; nobody can open it as it is, so there is nobody to wait for."""
+    lock = LibraryLock.take(keep.folder)
+    if lock is None:
+        raise LibraryBusyError(
+            f"the library {keep.name} held by {holder_of(keep.folder) or 'another process'}", "it free", "stop it first"
+        )
+    try:
+        lock.say("repairing", None)
+        yield
+    finally:
+        lock.release()
 
 
 def _settle(ledger: Ledger, space_id: str, bundle: str | None) -> str | None:
@@ -173,11 +191,6 @@ def _bundle_of(space_id: str | None) -> str | None:
         except BundleError:
             continue
     return None
-
-
-def _is_damage(error: MemoryStoreError) -> bool:
-    """Whether the store, not the system below it, is at fault: only then does ``refusals`` advise a repair."""
-    return any(word in error.action for word in ("earshot repair", "index again", "doctor"))
 
 
 class _Aside:

@@ -268,7 +268,7 @@ def print_repair(report: Repaired) -> None:
     if not report.bundle:
         say("its bundle is not here: name it once with `earshot index --bundle`", style="yellow")
     if not report.is_whole:
-        lost = f"{report.lost} sounds" if report.lost else "what was lost"
+        lost = f"{report.waiting} sounds" if report.waiting else "what was lost"
         say(f"run `earshot index` on your folders again: it hears {lost} anew", style="yellow")
     elif report.ledger != "whole":
         say("the next `earshot index` reads every file once, and knows it by its content")

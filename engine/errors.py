@@ -9,8 +9,10 @@ EarshotError
 ├── QueryError            a query or a filter that can't be understood
 ├── LibraryError          a library folder that can't be used
 │   ├── SpaceMismatchError  it holds the vectors of another space
-│   └── LibraryBusyError  another process holds it
-└── MemoryStoreError      the vector store refused or is damaged
+│   ├── LibraryBusyError  another process holds it
+│   └── DamagedLedgerError  its ledger can't be read any more
+└── MemoryStoreError      the vector store refused
+    └── DamagedMemoryError  it is not as it was written
 
 Each message says what was found, what was expected, and what to do.
 """
@@ -78,5 +80,13 @@ class LibraryBusyError(LibraryError):
     """Another process holds the library."""
 
 
+class DamagedLedgerError(LibraryError):
+    """The ledger of the library is damaged: `earshot repair` may move it aside and rebuild it."""
+
+
 class MemoryStoreError(EarshotError):
-    """The vector store refused an operation or is damaged."""
+    """The vector store refused an operation."""
+
+
+class DamagedMemoryError(MemoryStoreError):
+    """The vector store is not as it was written: `earshot repair` may move it aside."""

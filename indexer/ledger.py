@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from engine.errors import LibraryError
+from engine.errors import DamagedLedgerError, LibraryError
 
 #: Numbered migrations: entry n brings a ledger from version n to n + 1.
 MIGRATIONS = (
@@ -41,7 +41,8 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX files_by_sha256 ON files (sha256);
     """,
-    # A reason about the path (gone, changed, no permission) may pass: such files are tried again by every run.
+    # A reason about the path (gone, changed, no permission) may pass: such files are tried again by every run. It is 2
+    # where the file had been heard and the memory lost it.
     "ALTER TABLE files ADD COLUMN transient INTEGER NOT NULL DEFAULT 0;",
     # What is wrong with a content that was heard all the same.
     "ALTER TABLE contents ADD COLUMN remark TEXT;",
@@ -72,12 +73,16 @@ class FileRow:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over what has been heard; each content counts once, however many copies of it there are."""
+    """Sums over what has been heard; each content counts once, however many copies of it there are.
+
+    ``failed`` are files that could not be heard, ``lost`` those that the memory has lost: they are to be heard again.
+    """
 
     files: int
     failed: int
     windows: int
     audio_s: float
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ class Ledger:
     """The ledger of one library; safe to use from several threads of one process."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create it. Raises ``LibraryError`` if it is damaged or of a newer earshot."""
+        """Open or create it. Raises ``DamagedLedgerError``, and ``LibraryError`` for one of a newer earshot."""
         self._lock, self._path = threading.RLock(), path
         with self._used():
             self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
@@ -148,7 +153,7 @@ class Ledger:
 
     @contextmanager
     def _used(self) -> Iterator[None]:
-        """Inside, the database is ours. Raises ``LibraryError`` where it can't be read or written."""
+        """Inside, the database is ours. Raises ``DamagedLedgerError``, ``LibraryError`` where it can't be used."""
         with self._lock:
             try:
                 yield
@@ -159,7 +164,7 @@ class Ledger:
                     "check its disk, free some space, then do the same again: what was written is kept",
                 ) from error
             except sqlite3.DatabaseError as error:
-                raise damaged_ledger(self._path, str(error)) from error
+                raise _damaged(self._path, str(error)) from error
 
     def setting(self, key: str) -> Any:
         """A setting of the library, or None."""
@@ -264,7 +269,7 @@ class Ledger:
                 "coalesce((SELECT points FROM tally WHERE tally.sha256 = contents.sha256), 0)"
             ).rowcount
             self._db.execute(
-                "UPDATE files SET reason = ?, transient = 1, sha256 = NULL "
+                "UPDATE files SET reason = ?, transient = 2, sha256 = NULL "
                 "WHERE sha256 IN (SELECT sha256 FROM contents WHERE state = 'pending')",
                 (LOST,),
             )
@@ -322,10 +327,10 @@ class Ledger:
             return int(self._db.execute("SELECT count(*) FROM contents WHERE state = 'pending'").fetchone()[0])
 
     def check(self) -> None:
-        """Read all of it. Raises ``LibraryError`` if it is damaged."""
+        """Read all of it. Raises ``DamagedLedgerError``."""
         said = [row[0] for row in self._all("PRAGMA integrity_check(1)")]
         if said != ["ok"]:
-            raise damaged_ledger(self._path, said[0])
+            raise _damaged(self._path, said[0])
 
     @property
     def is_blank(self) -> bool:
@@ -366,11 +371,18 @@ class Ledger:
 
     def totals(self) -> Totals:
         """Counts and sums for ``status``."""
-        files, failed = self._one("SELECT count(sha256), count(reason) FROM files") or (0, 0)
+        files, failed, lost = self._one(
+            "SELECT count(sha256), count(reason), count(*) FILTER (WHERE transient = 2) FROM files"
+        ) or (0, 0, 0)
         windows, audio_s = self._one(
             "SELECT coalesce(sum(windows), 0), coalesce(sum(duration_s), 0.0) FROM contents WHERE state = 'indexed'"
         ) or (0, 0.0)
-        return Totals(files, failed, windows, audio_s)
+        return Totals(files, failed - lost, windows, audio_s, lost)
+
+    def waiting(self) -> int:
+        """How many sounds, at least, are to be heard again: lost, or left half heard by a killed run."""
+        [pending] = self._one("SELECT count(*) FROM contents WHERE state = 'pending'")
+        return max(self.totals().lost, int(pending))
 
     def close(self) -> None:
         """Release the file."""
@@ -390,9 +402,8 @@ class Ledger:
             self._db.execute(sql, values)
 
 
-def damaged_ledger(path: Path, said: str) -> LibraryError:
-    """What to say of a ledger that SQLite can't read."""
-    return LibraryError(
+def _damaged(path: Path, said: str) -> DamagedLedgerError:
+    return DamagedLedgerError(
         f"a damaged ledger ({path}: {said})",
         "an SQLite file",
         "`earshot repair` rebuilds it from the memory, without hearing anything again",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
-from engine.errors import MemoryStoreError
+from engine.errors import DamagedMemoryError
 from engine.memory.base import Memory
 from engine.types import Record, point_id
 from indexer.ledger import Ledger, Remembered
@@ -16,6 +17,8 @@ from indexer.payload import of_contents
 
 #: How far a remembered vector's length may be from 1: they are kept in 32 bits.
 _UNIT_TOLERANCE = 1e-3
+#: So many points take about a second to read. Ids are hashes, so the first ones lie strewn over the whole store.
+_SAMPLE = 10_000
 
 
 @dataclass(slots=True)
@@ -40,9 +43,23 @@ class Reading:
         sha256, window, paths = said.get("sha256"), said.get("window"), said.get("paths")
         if not (isinstance(sha256, str) and isinstance(window, int) and isinstance(paths, list) and paths):
             return False
-        if vector is None or not abs(float(np.linalg.norm(vector)) - 1) <= _UNIT_TOLERANCE:
+        if vector is None or not abs(float(np.linalg.norm(vector.astype(np.float64))) - 1) <= _UNIT_TOLERANCE:
             return False
         return record.id == point_id(sha256, self.space_id, window) and isinstance(said.get("end_s"), float | int)
+
+
+def sample(memory: Memory, space_id: str) -> None:
+    """Read points with their vectors, at most 10,000. Raises ``DamagedMemoryError`` unless all are as written."""
+    reading = Reading(space_id)
+    for _ in islice(reading.sound(memory), _SAMPLE):
+        if reading.unsound:
+            break
+    if reading.unsound:
+        raise DamagedMemoryError(
+            "damaged windows in the memory",
+            "each with a vector of length 1 and what was written with it",
+            "`earshot repair` finds them, then `earshot index` hears their sounds again",
+        )
 
 
 def compare(memory: Memory, ledger: Ledger, space_id: str) -> tuple[Reading, int]:
@@ -70,13 +87,13 @@ def rebuild(memory: Memory, ledger: Ledger, space_id: str) -> tuple[Reading, int
 
 
 def _check_index(memory: Memory, ledger: Ledger) -> None:
-    """Raise ``MemoryStoreError`` if windows that are there are not found by their content, as all writing does."""
+    """Raise ``DamagedMemoryError`` if windows that are there are not found by their content, as all writing does."""
     for contents in ledger.contents():
         expected = sum(windows for _, windows in contents)
         found = memory.count(of_contents(*(sha256 for sha256, _ in contents)))
         if found != expected:
-            raise MemoryStoreError(
-                f"{found} windows by an index of the memory", f"{expected}", "`earshot repair` sets it aside"
+            raise DamagedMemoryError(
+                f"{found} windows by an index of the memory", f"{expected}", "`earshot repair` looks at all of it"
             )
 
 

@@ -257,10 +257,16 @@ class EdgeMemory:
         current = self._current()
         return current and current[:2]
 
+    def name(self, space_id: str, dim: int, shard: str) -> None:
+        """Write down again which shard of the folder holds which space, where that can't be read any more."""
+        with refusals(self.folder, f"naming {shard}"):
+            self._space = (space_id, dim)
+            self._write_current(shard)
+
     def _current(self) -> tuple[str, int, str] | None:
         """The space, the numbers of its vectors, and the folder of its shard, which earshot 0.1.0 did not name."""
         path = self.folder / "current"
-        with refusals(path, "reading it", "if it stays so, `earshot repair` sets it aside"):
+        with refusals(path, "reading it"):
             if not path.exists():
                 return None
             current = json.loads(path.read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import qdrant_edge as qdrant
 
-from engine.errors import EarshotError, LibraryBusyError, MemoryStoreError
+from engine.errors import DamagedMemoryError, EarshotError, LibraryBusyError, MemoryStoreError
 from engine.memory.graph import (
     BUILD_BREADTH,
     INDEX_FROM_POINTS,
@@ -33,19 +33,22 @@ ROOM_TO_OPEN = 64 * _MIB
 #: No setting makes them smaller.
 ROOM_TO_WRITE = 256 * _MIB
 
-# What the system, not the shard, is at fault for: the shard is whole, and must not be removed.
+# What the system, not the shard, is at fault for, as what was expected and what to do: the shard is whole, and must not
+# be removed.
 _SYSTEM_FAULTS = {
-    errno.ENOSPC: "free some space on its disk",
-    errno.EDQUOT: "free some space on its disk",
-    errno.ENOMEM: "free some memory",
-    errno.EMFILE: "allow more open files (ulimit -n)",
-    errno.ENFILE: "allow more open files",
-    errno.EACCES: "check its permissions",
-    errno.EPERM: "check its permissions",
-    errno.EROFS: "put it on a disk that can be written",
-    errno.EEXIST: "remove the file that stands in its place, or choose another folder",
-    errno.ENOTDIR: "choose a folder, not a file",
+    errno.ENOSPC: ("room on its disk", "free some space"),
+    errno.EDQUOT: ("room on its disk", "free some space"),
+    errno.ENOMEM: ("enough memory", "free some"),
+    errno.EMFILE: ("fewer open files", "allow more of them (ulimit -n)"),
+    errno.ENFILE: ("fewer open files", "allow more of them"),
+    errno.EACCES: ("a folder that we may read and write", "check its permissions"),
+    errno.EPERM: ("a folder that we may read and write", "check its permissions"),
+    errno.EROFS: ("a disk that can be written", "copy the library to one"),
+    errno.EEXIST: ("a folder", "remove the file that stands in its place, or choose another folder"),
+    errno.ENOTDIR: ("a folder", "choose a folder, not a file"),
 }
+_DAMAGE = ("one that can be read and written", "try again; if it stays so, `earshot repair` looks at all of it")
+_MOST_WORDS = 300
 _SYSTEM_FAULT = re.compile(r"\(os error (\d+)\)")
 
 # Payload indexes are mapped, not read at opening: that takes a sixth of the time. They get no links of their own in the
@@ -95,7 +98,7 @@ def open_shard(folder: Path, dim: int) -> qdrant.EdgeShard:
         with refusals(folder, "making a shard"):
             _make(folder, dim)
     check_room(folder, ROOM_TO_OPEN)
-    with refusals(folder, "opening the shard", "if it stays so, `earshot repair` sets it aside"):
+    with refusals(folder, "opening the shard"):
         return qdrant.EdgeShard.load(str(folder), config(dim))
 
 
@@ -168,10 +171,10 @@ def has_room(folder: Path, needed: int) -> bool:
 
 
 @contextmanager
-def refusals(folder: Path, asked: str, repair: str = "") -> Iterator[None]:
+def refusals(folder: Path, asked: str) -> Iterator[None]:
     """Turn what Qdrant and the system raise, panics included, into errors that name the folder and what was asked.
 
-    ``repair`` is what to do about a damaged shard; it is advised unless the system is at fault.
+    That is ``DamagedMemoryError`` unless the system is at fault.
     """
     try:
         yield
@@ -183,13 +186,20 @@ def refusals(folder: Path, asked: str, repair: str = "") -> Iterator[None]:
                 f"{folder} held by another process", "a library that is free", "wait until it ends, or stop it"
             ) from error
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            action = _system_fault(error) or repair or "try again; `earshot doctor` checks the library"
-            raise MemoryStoreError(f"{folder}: {asked} failed ({error})", action=action) from error
+            fault = _system_fault(error)
+            kind = MemoryStoreError if fault else DamagedMemoryError
+            raise kind(f"{folder}: {asked} failed ({_said(error, folder)})", *(fault or _DAMAGE)) from error
         raise
 
 
-def _system_fault(error: BaseException) -> str:
-    """What to do where the system refused; nothing where it did not."""
+def _said(error: BaseException, folder: Path) -> str:
+    """The beginning of what was raised; Qdrant repeats the folder."""
+    words = " ".join(str(error).replace(f"{folder}/", "").replace(str(folder), "it").split())
+    return words if len(words) <= _MOST_WORDS else f"{words[:_MOST_WORDS]}…"
+
+
+def _system_fault(error: BaseException) -> tuple[str, str] | None:
+    """What was expected and what to do where the system refused; None where it did not."""
     match = _SYSTEM_FAULT.search(str(error))
     number = error.errno if isinstance(error, OSError) else int(match[1]) if match else None
-    return _SYSTEM_FAULTS.get(number, "") if number is not None else ""
+    return _SYSTEM_FAULTS.get(number) if number is not None else None

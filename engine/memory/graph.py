@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from engine.errors import DamagedMemoryError
 from engine.memory.base import FIELDS
 from engine.memory.folding import folded_key, stored_key
 from engine.types import Filter, Hit
@@ -13,6 +14,8 @@ from engine.types import Filter, Hit
 LINKS, BUILD_BREADTH, SEARCH_BREADTH = 16, 100, 128
 #: Below this many points brute force takes a few milliseconds, is exact, and spares the building of a graph.
 INDEX_FROM_POINTS = 20_000
+#: A cosine of vectors kept in 32 bits is no further from 0; what is has been computed from damaged ones.
+MOST_SCORE = 1.001
 #: A filter that leaves fewer points than this is answered by brute force over them.
 SCAN_BELOW_POINTS = 10_000
 
@@ -31,14 +34,25 @@ def best_hits(
     """The k best points for each filter, best first, ties by id; ``ask(limit, filters)`` answers in any order of ties.
 
     Qdrant cuts a run of equal scores anywhere. So one point more than k is asked for, and more again until the run
-    that reaches over the k-th place is seen to its end.
+    that reaches over the k-th place is seen to its end. Raises ``DamagedMemoryError`` for a score that is no cosine.
     """
     best: list[list[Hit]] = [[] for _ in wheres]
     open_ends = list(range(len(wheres)))
     limit = k + 1
     while open_ends:
         for i, found in zip(open_ends, ask(limit, [wheres[i] for i in open_ends]), strict=True):
+            _check_scores(found)
             best[i] = found
         open_ends = [i for i in open_ends if len(best[i]) == limit and best[i][k - 1].score == best[i][-1].score]
         limit *= 4
     return [sorted(found, key=lambda hit: (-hit.score, hit.id))[:k] for found in best]
+
+
+def _check_scores(hits: Sequence[Hit]) -> None:
+    for hit in hits:
+        if not abs(hit.score) <= MOST_SCORE:  # NaN is not, either
+            raise DamagedMemoryError(
+                f"a cosine of {hit.score:g} at the point {hit.id}",
+                "one from -1 to 1",
+                "vectors are damaged: `earshot repair` finds them, then `earshot index` hears their sounds again",
+            )

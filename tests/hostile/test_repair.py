@@ -12,12 +12,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from earshot import Library
-from earshot.repair import REBUILT, RENEWED, WHOLE, repair
+from earshot.lock import LibraryLock
+from earshot.repair import NAMED, REBUILT, RENEWED, WHOLE, repair
 from engine.bundle import open_bundle
-from engine.errors import EarshotError, LibraryError
+from engine.errors import DamagedMemoryError, EarshotError, LibraryBusyError, LibraryError
 from engine.fakes import FakeEncoders
 from engine.memory.edge import EdgeMemory
 from indexer.ledger import Ledger
@@ -224,6 +226,48 @@ def test_no_damage_inside_a_shard_is_taken_for_whole(place: Place, name: str):
     assert repair(place.library).was_whole
 
 
+def chunk(place: Place) -> np.ndarray:
+    """The vectors as they lie on disk, to be damaged."""
+    [path] = place.memory.glob("*.shard/segments/*/vector_storage/vectors/chunk_0.mmap")
+    return np.memmap(path, np.float32, "r+").reshape(-1, FakeEncoders().space.dim)
+
+
+def test_what_is_no_cosine_is_no_answer(place: Place):
+    vectors = chunk(place)
+    vectors[: len(place.points())] = 1e30
+    vectors.flush()
+    with place.open() as library, pytest.raises(DamagedMemoryError, match=r"cosine .*earshot repair"):
+        library.search("band500", min_relevance=0)
+
+
+def test_doctor_reads_vectors(place: Place):
+    vectors = chunk(place)
+    vectors[0] /= 2
+    vectors.flush()
+    with place.open() as library:
+        library.search("band500", min_relevance=0)
+        with pytest.raises(DamagedMemoryError, match=r"damaged windows .*earshot repair"):
+            library.check()
+    assert repair(place.library).unsound == 1
+
+
+def test_repair_measures_vectors_of_any_size_without_a_word(place: Place):
+    vectors = chunk(place)
+    vectors[0] = 1e30
+    vectors.flush()
+    assert repair(place.library).unsound == 1  # warnings are errors here
+
+
+def test_doctor_reads_payloads(place: Place):
+    [path] = place.memory.glob("*.shard/segments/*/payload_storage/page_0.dat")
+    with path.open("r+b") as file:
+        file.write(b"\x5a" * (1 << 16))
+    with place.open() as library:
+        for ask in (library.check, lambda: library.search("band500", min_relevance=0)):
+            with pytest.raises(DamagedMemoryError, match=r"found .*expected .*earshot repair"):
+                ask()
+
+
 def test_vectors_that_are_no_longer_what_was_written_are_found(place: Place):
     points = place.points()
     space = FakeEncoders().space
@@ -249,8 +293,14 @@ def test_the_file_that_names_space_and_shard_is_written_again(tmp_path: Path):
     with Library(tmp_path / "library", encoders=encoders) as library:
         library.index([tmp_path / "sounds"])
     (tmp_path / "library" / "memory" / "sounds" / "current").write_bytes(b"\0" * 60)
+    (lock := LibraryLock.take(tmp_path / "library")).say("searching", None)
+    with pytest.raises(LibraryBusyError, match="searching"):
+        repair(tmp_path / "library")
+    lock.release()
     report = repair(tmp_path / "library")
     assert report.is_whole
+    assert (report.memory, report.was_whole, report.aside) == (NAMED, False, None)
+    assert repair(tmp_path / "library").was_whole
     assert report.windows > 0
     assert report.bundle == "starter"
     with Library(tmp_path / "library", encoders=encoders) as library:
@@ -325,10 +375,19 @@ def test_the_command_says_what_it_did_and_by_its_status_what_is_left(place: Plac
     shutil.rmtree(place.memory)
     lost = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert lost.returncode == 3
-    assert "run `earshot index` on your folders again: it hears 5 sounds anew" in lost.stdout
+    assert "run `earshot index` on your folders again: it hears 6 sounds anew" in lost.stdout
+    again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert again.returncode == 3, "as long as something is to be heard again"
+    assert "nothing to repair" not in again.stdout
+    assert "run `earshot index` on your folders again: it hears 6 sounds anew" in again.stdout
+    with place.open() as library:
+        state = library.status()
+    assert (state.files, state.failed, state.lost) == (0, 1, 6), "what is lost is no bad file"
 
 
-def test_a_newer_ledger_is_no_damage(place: Place):
+def test_a_newer_ledger_is_no_damage(place: Place, tmp_path: Path):
+    (tmp_path / "damaged earshot repair").mkdir()
+    place = Place(place.sounds, place.library.rename(tmp_path / "damaged earshot repair" / "library"))
     db = sqlite3.connect(place.ledger)
     db.execute("PRAGMA user_version=99")
     db.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import LibraryBusyError, MemoryStoreError, QueryError
+from engine.errors import DamagedMemoryError, LibraryBusyError, MemoryStoreError, QueryError
 from engine.memory import edge_shard
 from engine.memory.edge import EdgeMemory
 from engine.memory.exact import ExactMemory
@@ -125,7 +125,7 @@ def test_damage_is_said_with_the_folder_and_what_to_do(damaged: str, empty: Path
     kept = path.read_bytes()
     path.write_bytes(b"\0garbage")
     try:
-        with pytest.raises(MemoryStoreError, match=r"earshot repair|index again") as caught:
+        with pytest.raises(DamagedMemoryError, match=r"found .* expected .*earshot repair") as caught:
             EdgeMemory(empty).ensure_space(SPACE, DIM)
         assert str(empty) in str(caught.value)
     finally:
@@ -166,6 +166,18 @@ def test_a_fault_of_the_system_does_not_cost_the_shard(
     with pytest.raises(MemoryStoreError, match=advice) as caught:
         EdgeMemory(empty).ensure_space(SPACE, DIM)
     assert "remove" not in str(caught.value)
+    assert caught.value.expected
+    assert not isinstance(caught.value, DamagedMemoryError), "nothing is to be repaired"
+
+
+def test_what_the_store_says_is_short_and_names_the_folder_once(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [shard] = empty.glob("*.shard")
+    monkeypatch.setattr(edge_shard.qdrant, "EdgeShard", Failing(f"{shard}/a at {shard}/b: " + "x\n" * 1000))
+    with pytest.raises(DamagedMemoryError, match=r"found .*expected .*earshot repair") as caught:
+        EdgeMemory(empty).ensure_space(SPACE, DIM)
+    assert str(caught.value).count(str(empty)) == 1
+    assert len(str(caught.value)) < len(str(shard)) + 500
+    assert "\n" not in str(caught.value)
 
 
 def test_a_disk_without_room_is_said_before_it_kills_the_process(
