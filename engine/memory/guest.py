@@ -11,11 +11,13 @@ from typing import Any, NoReturn, Self
 
 from engine.errors import LibraryBusyError, MemoryStoreError
 from engine.memory.checks import check_filter, check_k, check_vector
-from engine.memory.wire import PROTOCOL, WireError, answered, filter_message, send
+from engine.memory.wire import MOST_ASKED_BYTES, PROTOCOL, WireError, answered, filter_message, send
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
 #: How long the holder may take to say that it is there, and for the next part of an answer.
 _HELLO_S, _ANSWER_S = 10.0, 30.0
+#: Filters in one question, whose size is bounded.
+_WHERES_AT_ONCE = 256
 
 
 class HolderGoneError(LibraryBusyError):
@@ -108,10 +110,11 @@ class GuestMemory(ReadingMemory):
         for where in wheres:
             check_filter(where)
         found: list[list[Hit]] = [[] for _ in wheres]
-        asked = {"k": k, "wheres": [filter_message(where) for where in wheres]}
-        for items, _ in self._ask("search", space, asked, vector):
-            for number, point_id, score, payload in items:
-                found[number].append(Hit(point_id, score, payload))
+        for first in range(0, len(wheres), _WHERES_AT_ONCE):
+            some = [filter_message(where) for where in wheres[first : first + _WHERES_AT_ONCE]]
+            for items, _ in self._ask("search", space, {"k": k, "wheres": some}, vector):
+                for number, point_id, score, payload in items:
+                    found[first + number].append(Hit(point_id, score, payload))
         return found
 
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
@@ -157,7 +160,7 @@ class GuestMemory(ReadingMemory):
             holder.settimeout(_HELLO_S)
             try:
                 holder.connect(str(self._address))
-                send(holder, question, floats)
+                send(holder, question, floats, MOST_ASKED_BYTES)
                 parts = answered(holder)
                 next(parts, None)  # without items: a sign of life
                 holder.settimeout(_ANSWER_S)

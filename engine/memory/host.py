@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import os
+import pwd
 import selectors
 import socket
+import stat
+import struct
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from engine.errors import LibraryError, SpaceMismatchError
 from engine.memory.base import Memory
-from engine.memory.wire import PROTOCOL, Item, WireError, error_message, filter_of, receive, send, send_items
+from engine.memory.wire import PROTOCOL, Item, WireError, error_message, filter_of, receive_question, send, send_items
 from engine.types import FloatArray
 
 _NAME = "socket"
 _PREFIX = "earshot-"
-#: More guests than this at once are sent away, and come again a moment later.
-_MOST_GUESTS = 32
+#: More guests than this at once are sent away, and come again a moment later; so many of any other user than ours.
+_MOST_GUESTS, _MOST_STRANGERS = 32, 8
 #: How long a guest may take to ask, and to take what it asked for. One that is stuck holds a thread, never the memory.
-_ASKING_S, _TAKING_S = 10.0, 60.0
+_ASKING_S, _TAKING_S = 2.0, 60.0
+#: Who is at the other end of a local socket: process, user and group.
+_PEER = struct.Struct("3i")
 #: How long those who are here are waited for at the end.
 _LEAVING_S = 0.5
 _SERVING = "earshot-guest"
@@ -38,18 +44,19 @@ class Host:
 
         Args:
             folder: The library's. Its file system may have no sockets, its path may be too long for one (108 bytes).
-            mode: The mode of a file; who may read that may ask.
-            let_in: Called when another process wants to write. Whether it can: true once the memory is closed for it.
+            mode: The mode of the library's lock; who may read that may ask, who may write it may ask to be let in.
+            let_in: Called when such a process wants to write. Whether it can: true once the memory is closed for it.
 
         Raises ``OSError`` where nobody can be listened to.
         """
-        self._let_in = let_in
+        self._let_in, self._mode = let_in, mode
         self._listener, self._path = _listening(folder, mode)
+        self._group = self._path.stat().st_gid
         #: Where guests connect to: a name in the library's folder, or a whole path.
         self.address = _NAME if self._path.parent == folder else str(self._path)
         self._wake, self._waker = socket.socketpair()
         self._accepting: threading.Thread | None = None
-        self._serving = 0
+        self._serving: Counter[int] = Counter()
         self._left = threading.Condition()
         self._closing = False
 
@@ -73,21 +80,24 @@ class Host:
                     return
 
     def _meet(self, guest: socket.socket) -> None:
+        _, user, group = _PEER.unpack(guest.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         with self._left:
-            if self._serving == _MOST_GUESTS:
+            is_too_many = user != os.geteuid() and self._serving[user] >= _MOST_STRANGERS
+            if is_too_many or self._serving.total() >= _MOST_GUESTS:
                 guest.close()
                 return
-            self._serving += 1
-        threading.Thread(target=self._serve, args=(guest,), name=_SERVING, daemon=True).start()
+            self._serving[user] += 1
+        threading.Thread(target=self._serve, args=(guest, user, group), name=_SERVING, daemon=True).start()
 
-    def _serve(self, guest: socket.socket) -> None:
+    def _serve(self, guest: socket.socket, user: int, group: int) -> None:
         try:
             with guest, suppress(OSError, WireError):
-                guest.settimeout(_ASKING_S)
-                question, floats = receive(guest)
+                question, floats = receive_question(guest, _ASKING_S)
                 guest.settimeout(_TAKING_S)
                 try:
                     send(guest, {"items": []})
+                    if question.get("ask") == "let in" and not self._may_write(user, group):
+                        raise LibraryError("a user who may only read the library", "one who may write to it")
                     send_items(guest, self._answer(question, floats))
                 except (OSError, WireError):
                     raise
@@ -96,8 +106,14 @@ class Host:
                         send(guest, error_message(error))
         finally:
             with self._left:
-                self._serving -= 1
+                self._serving[user] -= 1
                 self._left.notify_all()
+
+    def _may_write(self, user: int, group: int) -> bool:
+        """Whether this user may write the library's lock, as far as its mode says."""
+        if user in (0, os.geteuid()) or self._mode & stat.S_IWOTH:
+            return True
+        return bool(self._mode & stat.S_IWGRP) and self._group in _groups(user, group)
 
     def _answer(self, question: dict[str, Any], floats: FloatArray) -> Iterator[Item]:
         if question.get("protocol") != PROTOCOL:
@@ -156,7 +172,15 @@ class Host:
         self._waker.close()
         with self._left:
             ours = threading.current_thread().name == _SERVING  # where a guest asked us to make room
-            self._left.wait_for(lambda: self._serving <= ours, timeout=_LEAVING_S)
+            self._left.wait_for(lambda: self._serving.total() <= ours, timeout=_LEAVING_S)
+
+
+def _groups(user: int, group: int) -> Collection[int]:
+    """All groups of a user, of which the socket tells only the first."""
+    try:
+        return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
+    except KeyError:  # nobody of this system, as out of a container
+        return (group,)
 
 
 def _listening(folder: Path, mode: int) -> tuple[socket.socket, Path]:

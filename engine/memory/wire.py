@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from engine.errors import EarshotError, MemoryStoreError
 from engine.types import Clause, Filter, FloatArray
 
 PROTOCOL = 1
-#: No frame is larger, in either part: the most that a stranger can make us hold.
-MOST_BYTES = 64 * 1024 * 1024
+#: No frame is larger, in either part; nor is a question, the most that a stranger can make a holder hold.
+MOST_BYTES, MOST_ASKED_BYTES = 64 * 1024 * 1024, 4 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _HEAD = struct.Struct("!II")
 _FLOAT = np.dtype("<f4")
@@ -38,9 +39,11 @@ class WireError(Exception):
     """What came is no frame of ours, or ended in the middle of one."""
 
 
-def send(to: socket.socket, message: dict[str, Any], floats: FloatArray | None = None) -> None:
-    """Send one frame. Raises ``OSError`` where nobody takes it."""
-    _send(to, json.dumps(message).encode(), b"" if floats is None else floats.astype(_FLOAT).tobytes())
+def send(
+    to: socket.socket, message: dict[str, Any], floats: FloatArray | None = None, most_bytes: int = MOST_BYTES
+) -> None:
+    """Send one frame. Raises ``OSError`` where nobody takes it, ``MemoryStoreError`` where it is too large."""
+    _send(to, json.dumps(message).encode(), b"" if floats is None else floats.astype(_FLOAT).tobytes(), most_bytes)
 
 
 def send_items(to: socket.socket, items: Iterable[Item]) -> None:
@@ -54,10 +57,10 @@ def send_items(to: socket.socket, items: Iterable[Item]) -> None:
             floats.append(vector.astype(_FLOAT).tobytes())
         size += len(texts[-1]) + (len(floats[-1]) if floats else 0)
         if size >= _PIECE_BYTES:
-            _send(to, _joined(texts), b"".join(floats))
+            _send(to, _joined(texts), b"".join(floats), MOST_BYTES)
             texts, floats, size = [], [], 0
     if texts:
-        _send(to, _joined(texts), b"".join(floats))
+        _send(to, _joined(texts), b"".join(floats), MOST_BYTES)
     send(to, {"end": True})
 
 
@@ -65,29 +68,48 @@ def _joined(texts: Sequence[str]) -> bytes:
     return ('{"items": [' + ",".join(texts) + "]}").encode()
 
 
-def _send(to: socket.socket, text: bytes, floats: bytes) -> None:
-    if max(len(text), len(floats)) > MOST_BYTES:
-        raise MemoryStoreError(f"a message of {len(text)} + {len(floats)} bytes", f"at most {MOST_BYTES} each")
+def _send(to: socket.socket, text: bytes, floats: bytes, most_bytes: int) -> None:
+    if max(len(text), len(floats)) > most_bytes:
+        raise MemoryStoreError(f"a message of {len(text)} + {len(floats)} bytes", f"at most {most_bytes} each")
     to.sendall(_HEAD.pack(len(text), len(floats)) + text + floats)
 
 
 def receive(sender: socket.socket) -> tuple[dict[str, Any], FloatArray]:
     """One frame: its message, and its floats ``[n]``. Raises ``WireError``, and ``OSError`` where nothing comes."""
-    text_bytes, float_bytes = _HEAD.unpack(_exactly(sender, _HEAD.size))
-    if max(text_bytes, float_bytes) > MOST_BYTES or float_bytes % _FLOAT.itemsize:
+    return _received(MOST_BYTES, lambda size: _exactly(sender, size))
+
+
+def receive_question(guest: socket.socket, within_s: float) -> tuple[dict[str, Any], FloatArray]:
+    """As ``receive``, but a small frame, all of which has to come in time. Raises ``TimeoutError`` if it doesn't."""
+    deadline = time.monotonic() + within_s
+
+    def exactly(size: int) -> bytes:
+        return _exactly(guest, size, deadline)
+
+    return _received(MOST_ASKED_BYTES, exactly)
+
+
+def _received(most_bytes: int, exactly: Callable[[int], bytes]) -> tuple[dict[str, Any], FloatArray]:
+    text_bytes, float_bytes = _HEAD.unpack(exactly(_HEAD.size))
+    if max(text_bytes, float_bytes) > most_bytes or float_bytes % _FLOAT.itemsize:
         raise WireError(f"a frame of {text_bytes} + {float_bytes} bytes")
     try:
-        message = json.loads(_exactly(sender, text_bytes))
+        message = json.loads(exactly(text_bytes))
     except ValueError as error:
         raise WireError("a frame that is not JSON") from error
     if not isinstance(message, dict):
         raise WireError("a frame without a message")
-    return message, np.frombuffer(_exactly(sender, float_bytes), _FLOAT).astype(np.float32)
+    return message, np.frombuffer(exactly(float_bytes), _FLOAT).astype(np.float32)
 
 
-def _exactly(sender: socket.socket, size: int) -> bytes:
+def _exactly(sender: socket.socket, size: int, deadline: float | None = None) -> bytes:
     parts: list[bytes] = []
     while size:
+        if deadline is not None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("no whole frame in time")
+            sender.settimeout(left_s)
         part = sender.recv(min(size, _PIECE_BYTES))
         if not part:
             raise WireError("the end of the connection within a frame")

@@ -171,6 +171,62 @@ def test_guests_that_are_stuck_hold_up_nobody(host: Host, guest: GuestMemory, tm
     pytest.fail("the host did not notice that they had gone")
 
 
+def test_who_asks_nothing_is_sent_away_soon(
+    host: Host, guest: GuestMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one who sends a byte now and then."""
+    monkeypatch.setattr(hosts, "_ASKING_S", 0.2)
+    with connected(host, tmp_path) as slow, suppress(BrokenPipeError, ConnectionResetError):
+        for byte in struct.pack("!II", 1000, 0) + b" " * 1000:
+            slow.sendall(bytes([byte]))
+            threading.Event().wait(0.02)
+        pytest.fail("it was heard to the end")
+    assert guest.count() == 100
+
+
+def from_user(monkeypatch: pytest.MonkeyPatch, user: int, group: int) -> None:
+    """From here on the holder runs as another user, to whom we look like this."""
+    monkeypatch.setattr(hosts, "_PEER", Peer(user, group))
+    monkeypatch.setattr("engine.memory.host.os.geteuid", lambda: 7)
+
+
+class Peer:
+    size = 12
+
+    def __init__(self, user: int, group: int) -> None:
+        self._who = user, group
+
+    def unpack(self, _: bytes) -> tuple[int, int, int]:
+        return 1, *self._who
+
+
+def test_guests_of_another_user_leave_room_for_ours(
+    host: Host, guest: GuestMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from_user(monkeypatch, 54321, 54321)
+    silent = [connected(host, tmp_path) for _ in range(hosts._MOST_STRANGERS)]
+    with pytest.raises(HolderGoneError):
+        guest.count()
+    from_user(monkeypatch, 7, 7)
+    assert guest.count() == 100
+    for one in silent:
+        one.close()
+
+
+def test_a_question_is_small(host: Host, guest: GuestMemory, tmp_path: Path) -> None:
+    """However many filters it has: they are asked in parts. A single one that is too large is said."""
+    wheres = [Filter((Clause("title", "=", "x" * 5000), Clause("window", "=", n % 100))) for n in range(2500)]
+    assert guest.search_many(points(1)[0].vector, 1, wheres) == [[]] * 2500
+    some = [Filter((Clause("window", "=", n % 100),)) for n in range(2500)]
+    found = guest.search_many(points(1)[0].vector, 1, some)
+    assert [hits[0].payload["window"] for hits in found] == [n % 100 for n in range(2500)]
+    with pytest.raises(MemoryStoreError, match=f"at most {wire.MOST_ASKED_BYTES}"):
+        guest.count(Filter((Clause("title", "=", "x" * wire.MOST_ASKED_BYTES),)))
+    with connected(host, tmp_path) as stranger:
+        stranger.sendall(struct.pack("!II", wire.MOST_ASKED_BYTES + 1, 0))
+        assert stranger.recv(1) == b""
+
+
 def test_an_answer_comes_in_pieces_and_may_be_left(tmp_path: Path) -> None:
     """20 MB of text, of which nobody holds more than a piece, and an abandoned reading does no harm."""
     memory = ExactMemory()
@@ -259,6 +315,36 @@ def test_the_socket_of_a_killed_holder_is_replaced(tmp_path: Path) -> None:
         killed.bind(str(tmp_path / "socket"))
     with hosted(tmp_path) as host:
         assert guest_of(host, tmp_path).count() == 100
+
+
+@pytest.mark.parametrize(
+    ("mode", "user", "group", "may_write"),
+    [
+        (0o644, 54321, 54321, False),
+        (0o644, 54321, os.getgid(), False),
+        (0o664, 54321, 54321, False),
+        (0o664, 54321, os.getgid(), True),
+        (0o666, 54321, 54321, True),
+        (0o600, 7, 7, True),
+        (0o600, 0, 0, True),
+    ],
+)
+def test_only_who_may_write_is_let_in(
+    mode: int, user: int, group: int, may_write: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = ExactMemory()
+    memory.ensure_space(SPACE, DIM)
+    host = Host(tmp_path, mode, lambda: True)
+    host.serve(memory, (SPACE, DIM))
+    guest = guest_of(host, tmp_path)
+    from_user(monkeypatch, user, group)
+    if may_write:
+        assert guest.ask_to_be_let_in()
+    else:
+        with pytest.raises(LibraryError, match="may only read"):
+            guest.ask_to_be_let_in()
+    assert guest.count() == 0
+    host.close()
 
 
 def test_a_writer_is_let_in_or_not(tmp_path: Path) -> None:
