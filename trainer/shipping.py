@@ -27,8 +27,8 @@ UNFITTED = Calibration(slope=10.0, intercept=-4.0, cutoff=0.0)
 SUMMARY = (
     "A small model for finding sounds by words in eight languages, and by sounds like them. Its trunk is the tagger "
     "YAMNet, dequantised, without the channels that never sound, and not trained further. Its tags are read as "
-    "meanings, by their names and phrasings, and a detail beside them was trained here on open sounds. Its text tower "
-    "was distilled here from MiniLM, over parallel text that was written for it."
+    "meanings, at first their names and phrasings; tags, meanings and a learnt detail were then trained here, briefly, "
+    "on open sounds. Its text tower was distilled here from MiniLM, over parallel text that was written for it."
 )
 PROTOCOL = (
     "Asked on the dev split: 45 kinds of sound by their names, 223 recordings under names that say nothing, each "

@@ -18,8 +18,8 @@ from tests.quality.conftest import Clip, dev_number
 from trainer.evaluate import KINDS
 
 P_AT_1_FLOOR = 0.30
-#: A floor against regressions; the aim is 0.8 and is not reached in every language (see the card).
-LANGUAGE_SHARE = 0.5
+#: A floor against regressions: every language had 0.84 or more when it shipped (see the card), a query is worth 0.05.
+LANGUAGE_SHARE = 0.75
 LANGUAGES = open_bundle("starter").manifest.text.languages
 EXPECTED = {
     "an emergency siren wailing": ("siren_wail.wav", "balcony_windy_evening.ogg"),
@@ -74,7 +74,7 @@ def test_text_to_audio_on_real_sounds(precision: dict[str, float]):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_language_finds_at_least_half_as_much_as_english(precision: dict[str, float], language: str):
+def test_every_language_finds_nearly_as_much_as_english(precision: dict[str, float], language: str):
     assert precision[language] >= LANGUAGE_SHARE * precision["eng"], precision
 
 
@@ -87,7 +87,7 @@ def test_every_language_finds_at_least_half_as_much_as_english(precision: dict[s
         ("🐕", r"dog|bark|puppy"),
         ("orage et tonnerre", r"thunder"),
         ("婴儿哭声", r"baby|cry"),
-        ("haan kraait", r"rooster|cock"),
+        ("een hond blaft", r"dog|bark|puppy"),
         ("helicòpter", r"helicopter"),
     ],
 )

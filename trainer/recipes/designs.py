@@ -53,8 +53,8 @@ from trainer.recipes.starter import AUDIO_PLAN, DIM, SEED, Recipe
 from trainer.teacher import sentence_vectors
 from trainer.vocabulary import starting_vectors
 
-TEXT_BUDGET = Plan(steps=300, rate=1e-3, warmup=50, seed=SEED)
-SMALL_BUDGET = Plan(steps=600, rate=2e-3, warmup=50, average=0.98, seed=SEED)
+TEXT_BUDGET = Plan(steps=150, rate=1e-3, warmup=30, average=0.95, seed=SEED)
+SMALL_BUDGET = Plan(steps=1500, rate=2e-3, warmup=50, average=0.98, seed=SEED)
 Embed = Callable[[Tensor], Tensor]
 
 
@@ -135,13 +135,13 @@ def audio_designs(work: Designs) -> Iterator[str]:
     yield row("the same, patches by their mean", lambda x: start.embed(x.mean(1, keepdim=True)), "nothing")
     for learnt, name in ((~work.chosen_by, "known"), (~work.chosen_by & (work.kind == -1), "unknown")):
         lessons = work.lessons(learnt, "designs" if name == "known" else "designs-unknown")
-        detail = _taught(start, lessons, AUDIO_PLAN, ("detail",))
-        yield row("names and phrasings, detail trained (shipped)", detail.embed, name)
-        longer = _taught(start, lessons, replace(AUDIO_PLAN, steps=1000), ("detail",))
-        yield row("the same for 1,000 steps", longer.embed, name)
         whole = _taught(start, lessons, AUDIO_PLAN, ("detail", "meanings", "sharpness", "classifier"))
-        yield row("tags, meanings and detail trained", whole.embed, name)
+        yield row("names and phrasings, then tags, meanings and detail trained (shipped)", whole.embed, name)
         yield row("the same, three quarters of the way from the start", _between(start, whole, 0.75).embed, name)
+        detail = _taught(start, lessons, AUDIO_PLAN, ("detail",))
+        yield row("detail alone trained", detail.embed, name)
+        longer = _taught(start, lessons, replace(AUDIO_PLAN, steps=1000), ("detail",))
+        yield row("detail alone for 1,000 steps", longer.embed, name)
     yield _small_cnn(work, exam, sounds)
 
 
@@ -177,18 +177,21 @@ def _between(start: AudioTower, end: AudioTower, share: float) -> AudioTower:
 
 def _small_cnn(work: Designs, exam: Exam, sounds: NDArray[np.int64]) -> str:
     """A small CNN from scratch that copies the teacher's chances on the clips' own windows."""
-    small = AudioConfig(stem=16, blocks=((32, 2), (64, 2), (128, 2), (128, 1), (256, 2)))
+    small = AudioConfig(stem=16, blocks=((64, 2), (128, 2), (256, 2), (256, 1), (512, 2)))
     torch.manual_seed(SEED)
     tower, teacher = AudioTower(small), work.new_audio()
     for layer in tower.trunk.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
-    tower.meanings.load_state_dict(teacher.meanings.state_dict())
-    tower.meanings.requires_grad_(False)
-    tower.detail.requires_grad_(False)[2].weight.zero_()
-    tower.detail[2].bias.zero_()
-    tower.sharpness.requires_grad_(False).copy_(teacher.sharpness)
+    for part in (tower.meanings, tower.detail):
+        part.requires_grad_(False)
+    tower.sharpness.requires_grad_(False)
+    with torch.no_grad():
+        tower.meanings.load_state_dict(teacher.meanings.state_dict())
+        tower.sharpness.copy_(teacher.sharpness)
+        tower.detail[2].weight.zero_()
+        tower.detail[2].bias.zero_()
     windows = clean_windows(work.mels, small)
     size = frames_of(small.window_samples, small.front)
     practice = np.flatnonzero(~work.chosen_by[[clip for clip, _ in windows]])

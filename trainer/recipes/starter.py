@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -243,7 +244,7 @@ class Recipe:
             "texts": f"{len(self.texts.texts)} English, {len(self.parallel.texts)} in {len(LANGUAGES)} languages",
             "held out": f"{len(self.rows) - len(learnt)} clips by source",
             "steps": f"text {TEXT_PLAN.steps}, audio {AUDIO_PLAN.steps}, seed {SEED}",
-            "cost": " and ".join(f"{minutes(self.out / tower):.0f} min for {tower}" for tower in ("text", "audio"))
+            "cost": " and ".join(f"{ceil(minutes(self.out / tower))} min for {tower}" for tower in ("text", "audio"))
             + " on one core of a busy machine, after about 20 min of preparation",
         }
         meanings = self.concept_meanings
