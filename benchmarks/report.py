@@ -16,6 +16,7 @@ HEAD = """# Benchmarks
 Made by `make bench`; nothing here is written by hand. Times are of one call: the median of all rounds, and the range.
 """
 TITLES = {
+    "bench_clap": "A published CLAP as a bundle, against the libraries that publish it",
     "bench_copy": "Copying a library of 40,000 windows",
     "bench_decode": "Decoding in processes, and in threads",
     "bench_encode": "Encoding: the starter's towers on one core",

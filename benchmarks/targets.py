@@ -36,6 +36,9 @@ TARGETS = {
     "long peak": Target("index one file of 3 h: peak RSS", 800, "MB"),
     "warm search": Target("words to hits at 100,000 windows, warm: p50", 15, "ms"),
     "cold search": Target("`earshot search` at 100,000 windows, cold: median", 1.5, "s"),
+    "clap fp32": Target("CLAP, waveform to vector, fp32, against the faster peer", 1.6, "x", at_least=True),
+    "clap int8": Target("CLAP, waveform to vector, int8, against the faster peer", 3, "x", at_least=True),
+    "clap text": Target("CLAP, words to vector, fp32, against the faster peer", 2, "x", at_least=True),
 }
 
 

@@ -129,6 +129,14 @@ def _require_room(folder: Path, parameters: Mapping[str, int]) -> None:
         raise BundleError(f"{free / 1e9:.1f} GB free in {folder.parent}", f"{needed / 1e9:.1f} GB", "make room")
 
 
+def write_graphs(source: Source, folder: Path, precision: Precision) -> None:
+    """``audio.onnx``, ``text.onnx`` and ``tokenizer.json`` in ``folder``, as far as the source has them; unchecked."""
+    if source.audio is not None:
+        _write_audio(source.audio, folder, precision)
+    if source.text is not None:
+        _write_text(source.text, folder, precision)
+
+
 def _write_audio(part: AudioPart, folder: Path, precision: Precision) -> None:
     examples = torch.zeros(2, part.window_samples)
     path = folder / "audio.onnx"

@@ -49,7 +49,9 @@ def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> Non
         onnx.save_model(_without_detours(halved), str(graph))
         return
     chosen = [node.name for node in _weighted(model) if node.name not in kept]
+    _in_single(model)
     if not chosen:  # of none, the quantiser would take all
+        onnx.save_model(model, str(graph))
         return
     logging.getLogger().addFilter(_quiet)
     try:
@@ -78,6 +80,17 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
             model.graph.node.remove(node)
     del model.graph.value_info[:]  # shapes are inferred anew
     return model
+
+
+def _in_single(model: onnx.ModelProto) -> None:
+    """Compute in float32 what is computed in float64, log-mels: half the time, and decibels beyond what int8 hears."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.DOUBLE:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.DOUBLE:
+                attribute.i = TensorProto.FLOAT
 
 
 def _without_detours(model: onnx.ModelProto) -> onnx.ModelProto:

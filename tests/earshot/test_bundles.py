@@ -69,6 +69,11 @@ def test_from_a_checkpoint_to_a_search(shell: Shell) -> None:
     assert max(abs(scores[name] - wanted[name]) for name in wanted) < 0.05
     assert (scores["beep"] > scores["hiss"]) == (wanted["beep"] > wanted["hiss"])
 
+    audio = OnnxEncoders(open_bundle(shell.home / "B"), "cpu", threads=1).audio
+    quiet, loud = 1e-3 * samples[0], np.sign(samples[1])
+    together = audio.encode_audio(np.stack([loud, quiet]).astype(np.float32))
+    assert np.array_equal(together[1], audio.encode_audio(quiet[None])[0]), "int8 scales are shared with a neighbour"
+
 
 def test_pull_registers_what_can_then_be_listed_verified_and_removed(shell: Shell) -> None:
     checkpoints.sentences(shell.home / "published")

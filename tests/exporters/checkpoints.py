@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from sentence_transformers import SentenceTransformer
@@ -32,10 +33,13 @@ from transformers import (
     ClapModel,
     GPT2Config,
     GPT2Model,
+    GPT2Tokenizer,
     RobertaTokenizer,
 )
 
+from engine.types import FloatArray
 from exporters.compare import LONG_TEXT, TEXTS
+from exporters.parity import probes
 
 #: Pieces of the stand-in tokenizers; the published ones have some 50,000, which is no width of a layer.
 PIECES = 900
@@ -60,7 +64,7 @@ def scatter(model: nn.Module, seed: int = 0, std: float = 0.08) -> None:
                 module.running_var.uniform_(*((100, 200) if mels else (1, 2)))
 
 
-def spread(last: nn.Linear, outputs: Tensor) -> None:
+def spread(last: nn.Linear | nn.LayerNorm, outputs: Tensor) -> None:
     """Take half of what all outputs ``[n, dim]`` of the last layer share out of its bias."""
     with torch.no_grad():
         last.bias -= 0.5 * outputs.mean(0)
@@ -139,9 +143,31 @@ def msclap(folder: Path, layers: int = 2, pieces: int = 0) -> nn.Module:
         warnings.simplefilter("ignore")  # of what its authors used and has since been renamed
         model = _clap_of_msclap(settings, folder / "gpt2")
     scatter(model)
-    torch.save({"model": model.state_dict()}, folder / "CLAP_weights_2023.pth")
     tokenizer.save(str(folder / "tokenizer.json"))
+    sounds = np.stack(list(probes(308_700, 44_100).values()))[::3]
+    with torch.inference_mode():
+        heard = model.audio_encoder(torch.from_numpy(sounds))[0]
+    spread(model.audio_encoder.projection.layer_norm, heard.clone())
+    torch.save({"model": model.state_dict()}, folder / "CLAP_weights_2023.pth")
     return model
+
+
+def msclap_hears(model: nn.Module, windows: FloatArray) -> FloatArray:
+    """The package's unit vectors of windows ``[n, 308700]``, as ``CLAPWrapper`` asks for them."""
+    with torch.inference_mode():
+        vectors = [model.audio_encoder(torch.from_numpy(window[None]))[0] for window in windows]
+    return np.asarray(nn.functional.normalize(torch.cat(vectors)).numpy())
+
+
+def msclap_reads(model: nn.Module, folder: Path, texts: Sequence[str]) -> FloatArray:
+    """The package's unit vectors of texts, as ``CLAPWrapper.preprocess_text`` and ``get_text_embeddings`` make them."""
+    reader = GPT2Tokenizer.from_pretrained(folder)
+    reader.add_special_tokens({"pad_token": "!"})
+    settings = {"max_length": 77, "padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    rows = [reader(text=f"{text} <|endoftext|>", **settings) for text in texts]
+    inputs = {key: torch.cat([row[key] for row in rows]) for key in ("input_ids", "attention_mask")}
+    with torch.inference_mode():
+        return np.asarray(nn.functional.normalize(model.caption_encoder(inputs)).numpy())
 
 
 def _clap_of_msclap(settings: dict[str, Any], text_model: Path) -> nn.Module:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Tokenizer
 
 from engine.bundle import open_bundle
 from engine.encoders import OnnxEncoders
@@ -41,32 +40,12 @@ def source(made: tuple[Path, nn.Module]) -> Source:
     return load_source(made[0])
 
 
-def read(model: nn.Module, folder: Path, texts: list[str]) -> np.ndarray:
-    """As ``CLAPWrapper.preprocess_text`` and ``get_text_embeddings`` do."""
-    tokenizer = GPT2Tokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"pad_token": "!"})
-    rows = [
-        tokenizer(
-            text=text + " <|endoftext|>", max_length=77, padding="max_length", truncation=True, return_tensors="pt"
-        )
-        for text in texts
-    ]
-    inputs = {key: torch.cat([row[key] for row in rows]) for key in ("input_ids", "attention_mask")}
-    with torch.inference_mode():
-        return torch.nn.functional.normalize(model.caption_encoder(inputs)).numpy()
-
-
-def hear(model: nn.Module, windows: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        return torch.nn.functional.normalize(model.audio_encoder(torch.from_numpy(windows))[0]).numpy()
-
-
 def test_sounds_are_heard_as_the_package_hears_them(made: tuple[Path, nn.Module], source: Source) -> None:
     assert source.audio is not None
     sounds = clips(WINDOW, RATE_HZ)
     chosen = ("chirp", "click", "pink noise", "silence", "speech-like", "speech-like, 0.3 of a window")
     windows = np.stack([pad_to(sounds[name], WINDOW, "repeat") for name in chosen])
-    wanted = hear(made[1], windows)
+    wanted = checkpoints.msclap_hears(made[1], windows)
     with torch.inference_mode():
         found = source.audio.module(torch.from_numpy(windows)).numpy()
     assert alike(wanted) < 0.7
@@ -97,7 +76,7 @@ def test_texts_are_read_as_the_package_reads_them(
     assert (bundle.manifest.text.suffix, bundle.manifest.text.max_tokens) == (" <|endoftext|>", 77)
     assert bundle.manifest.extra["parity"]["text_graph"] <= FP32_TOLERANCE
     texts = [*TEXTS, "stop! now!", "!", "rain ", LONG_TEXT]
-    wanted = read(made[1], made[0], texts)
+    wanted = checkpoints.msclap_reads(made[1], made[0], texts)
     assert alike(wanted) < 0.7
     require("text", OnnxEncoders(bundle, "cpu", threads=1).text.encode_text(texts), wanted)
 
