@@ -213,6 +213,8 @@ def search(
 
 def _save_clips(moments: list[Moment], folder: Path) -> None:
     from earshot.clips import save_clips
+        for remark in opened.remarks:
+            show.remark(remark, style="yellow")
     from earshot.places import expanded
 
     cut = save_clips(moments, expanded(folder))

@@ -10,6 +10,7 @@ from typing import Protocol
 from earshot.places import LEDGER, default_folder, expanded, make_folder
 from earshot.sharing import SharedReader, Sharing
 from engine.memory.base import Memory
+from engine.errors import LibraryError
 from engine.memory.edge import EdgeMemory
 from engine.memory.server_options import is_url
 from engine.types import Space
@@ -100,8 +101,13 @@ class FolderKeep:
         return self.folder / "memory" / "sounds"
 
     def exists(self) -> bool:
-        """See ``Keep.exists``."""
-        return (self.folder / LEDGER).is_file()
+        """See ``Keep.exists``. Raises ``LibraryError`` for a folder that may not be looked into."""
+        try:
+            return (self.folder / LEDGER).is_file()
+        except OSError as error:
+            raise LibraryError(
+                f"{self.folder}: {error.strerror}", "a folder that we may read", "check its permissions"
+            ) from error
 
     def make(self) -> None:
         """See ``Keep.make``."""

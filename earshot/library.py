@@ -26,6 +26,8 @@ from indexer.tidy import remove_orphans
 if TYPE_CHECKING:
     from indexer.report import IndexReport, Progress
 
+_LOST = "some sounds can't be found until `earshot index` hears them again"
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -88,6 +90,7 @@ class Library:
         self._device: Device = device
         self._bundle = bundle
         self._closed = False
+        self._remarks: list[str] = []
         known = self._keep.exists()
         if not known and (self.folder / MEMORY).exists():
             raise _lost_ledger(self.folder)
@@ -160,6 +163,11 @@ class Library:
         return self._encoders.notes
 
     @property
+    def remarks(self) -> Sequence[str]:
+        """What is wrong with the memory though it answers, as far as was seen when this process opened it."""
+        return tuple(self._remarks)
+
+    @property
     def space_id(self) -> str:
         """The space of this library's vectors."""
         self._require_open()
@@ -204,7 +212,9 @@ class Library:
                 self._ledger.set_setting("bundle", bundle_key(self._bundle))
             if self._ledger.setting(COPY):
                 self._ledger.set_setting(COPY, None)  # from here on it is a library of its own
-            return index(roots, self._encoders, memory, self._ledger, options, on_progress)
+            report = index(roots, self._encoders, memory, self._ledger, options, on_progress)
+        self._remarks.clear()  # the report says it
+        return report
 
     def search(
         self,
@@ -326,6 +336,8 @@ class Library:
                 raise _lost_ledger(self.folder)
             self._recall(memory)
         remove_orphans(memory, self._ledger)
+        count, expected = memory.count(), self._ledger.totals().windows
+        self._remarks = [] if count >= expected else [f"{count} windows in the memory, not {expected}: {_LOST}"]
 
     def _recall(self, memory: Memory) -> None:
         """Make our ledger of a server anew from what the server knows to be ours."""

@@ -140,7 +140,7 @@ class Sharing:
             raise LibraryError(
                 f"{error.filename or self._folder}: {error.strerror}",
                 "a library on a disk with locks, that we may write to",
-                "check its permissions, or copy it elsewhere",
+                "make it writable, or copy the folder to where you may write: `earshot status` alone can do without",
             ) from error
 
     def _hosting(self, lock: LibraryLock) -> Host | None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from engine.errors import DamagedLedgerError, LibraryError
 
@@ -54,6 +55,20 @@ END_TOLERANCE_S = 1e-3
 #: How long one process waits for another that is just writing.
 BUSY_S = 30.0
 _TALLY_AT_ONCE = 10_000
+
+# What was expected and what to do, by SQLite's primary code of what is not the file's fault.
+_FAULT = ("one to read and write", "check its disk, then do the same again: what was written is kept")
+_FORBIDDEN = (
+    "one that we may read and write, in a folder that we may write to",
+    "make it writable, or copy the folder to where you may write: only `earshot status` can do without",
+)
+_FAULTS = {
+    sqlite3.SQLITE_FULL: ("room on its disk", "free some space, then do the same again: what was written is kept"),
+    sqlite3.SQLITE_BUSY: ("one that others let go of", "wait for whoever is writing to it, then do the same again"),
+    sqlite3.SQLITE_READONLY: _FORBIDDEN,
+    sqlite3.SQLITE_CANTOPEN: _FORBIDDEN,
+    sqlite3.SQLITE_PERM: _FORBIDDEN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +112,21 @@ class Remembered:
 
 
 class Ledger:
-    """The ledger of one library; safe to use from several threads of one process."""
+    """The ledger of one library; safe to use from several threads of one process.
+
+    One that we may not write is opened to be read.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create it. Raises ``DamagedLedgerError``, and ``LibraryError`` for one of a newer earshot."""
         self._lock, self._path = threading.RLock(), path
         with self._used():
-            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            self._use_wal()
-            self._db.execute("PRAGMA synchronous=FULL")
+            if path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+                self._db = _to_read(path)
+            else:
+                self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+                self._use_wal()
+                self._db.execute("PRAGMA synchronous=FULL")
             self._migrate(path)
 
     def _use_wal(self) -> None:
@@ -158,11 +179,8 @@ class Ledger:
             try:
                 yield
             except sqlite3.OperationalError as error:  # the disk's fault, or a lock's, not the file's
-                raise LibraryError(
-                    f"a ledger that can't be used ({self._path}: {error})",
-                    "one to read and write",
-                    "check its disk, free some space, then do the same again: what was written is kept",
-                ) from error
+                expected, action = _FAULTS.get(error.sqlite_errorcode & 0xFF, _FAULT)
+                raise LibraryError(f"a ledger that can't be used ({self._path}: {error})", expected, action) from error
             except sqlite3.DatabaseError as error:
                 raise _damaged(self._path, str(error)) from error
 
@@ -400,6 +418,14 @@ class Ledger:
     def _write(self, sql: str, *values: Any) -> None:
         with self._used():
             self._db.execute(sql, values)
+
+
+def _to_read(path: Path) -> sqlite3.Connection:
+    """A ledger that we may only read. SQLite reads a log that others write; without one the file is all there is."""
+    log = path.with_name(f"{path.name}-wal")
+    how = "mode=ro" if log.exists() else "immutable=1"
+    uri = f"file:{quote(os.fsencode(path))}?{how}"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
 
 def _damaged(path: Path, said: str) -> DamagedLedgerError:

@@ -142,3 +142,35 @@ def test_a_real_disk_that_is_full(small_disk: Path, tmp_path: Path):
         assert library.index([tmp_path / "sounds"]).indexed == 1
         library.check()
         assert len(library.search("band500", min_relevance=0)) == 5
+
+
+def test_a_disk_that_may_not_be_written(small_disk: Path, tmp_path: Path):
+    """Of a backup mounted read-only the counts can be had; Qdrant Edge writes even to be read."""
+    subprocess.run(["mount", "-o", "remount,size=1g", str(small_disk)], check=True)
+    write_sound(tmp_path / "sounds" / "a.wav", tone(2.0, rate_hz=8000, hz=500.0), rate_hz=8000)
+    with Library(small_disk / "library", encoders=FakeEncoders()) as library:
+        library.index([tmp_path / "sounds"])
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with Library(small_disk / "library", encoders=FakeEncoders()) as library:
+        assert (library.status().files, library.failed()) == (1, [])
+        asked = (lambda: library.search("band500"), library.check, lambda: library.index([tmp_path / "sounds"]))
+        for ask in asked:
+            with pytest.raises(LibraryError, match=r"Read-only.*expected .* that we may write to; make it writable"):
+                ask()
+        with pytest.raises(LibraryError, match=r"readonly.*; make it writable"):
+            library._ledger.announce("a")
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path: Path):
+    folder = tmp_path / "library"
+    Library(folder, encoders=FakeEncoders()).close()
+    folder.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # nobody: root may look into everything
+    try:
+        with pytest.raises(LibraryError, match=r"found .*Permission denied; expected .*; check its permissions"):
+            Library(folder, encoders=FakeEncoders())
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)

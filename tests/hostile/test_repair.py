@@ -173,6 +173,9 @@ def test_a_damaged_memory_is_set_aside_and_filled_again(place: Place, name: str)
     assert report.lost == 5
     assert report.aside
     assert any(Path(report.aside).iterdir())
+    with place.open() as library:
+        state = library.status()
+    assert (state.files, state.failed, state.lost) == (0, 1, 6), "what is lost is no bad file"
     assert place.index() == (6, len(points), 0)
     assert without_failed(place.known()) == without_failed(known)
     assert place.points() == points
@@ -196,6 +199,25 @@ def test_vectors_that_vanish_are_found(place: Place, damage: Callable[[Path], No
     assert place.points() == points
     with place.open() as library:
         library.check()
+
+
+def test_a_search_says_that_windows_are_missing(place: Place):
+    """Qdrant answers from what is left without a word."""
+    [ids] = place.memory.glob("*.shard/segments/*/mutable_id_tracker.mappings")
+    whole = len(place.points())
+    ids.write_bytes(ids.read_bytes()[: ids.stat().st_size // 2])
+    with place.open() as library:
+        library.status()
+        assert library.remarks == ()
+        assert library.search("band500", min_relevance=0)
+        [remark] = library.remarks
+        assert f"windows in the memory, not {whole}" in remark
+        library.index([place.sounds])
+        library.search("band500", min_relevance=0)
+        assert library.remarks == ()
+    with place.open() as library:
+        library.search("band500", min_relevance=0)
+        assert library.remarks == ()
 
 
 INSIDE = {
@@ -380,9 +402,6 @@ def test_the_command_says_what_it_did_and_by_its_status_what_is_left(place: Plac
     assert again.returncode == 3, "as long as something is to be heard again"
     assert "nothing to repair" not in again.stdout
     assert "run `earshot index` on your folders again: it hears 6 sounds anew" in again.stdout
-    with place.open() as library:
-        state = library.status()
-    assert (state.files, state.failed, state.lost) == (0, 1, 6), "what is lost is no bad file"
 
 
 def test_a_newer_ledger_is_no_damage(place: Place, tmp_path: Path):
