@@ -111,13 +111,17 @@ def _without_detours(model: onnx.ModelProto) -> onnx.ModelProto:
         for node in model.graph.node
         if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT and node.input[0] in narrowed
     }
-    outputs = {value.name for value in model.graph.output}
     for node in model.graph.node:
         node.input[:] = [direct.get(name, name) for name in node.input]
-    for node in list(model.graph.node):
-        if node.output[0] in direct and node.output[0] not in outputs:
+    while unread := _unread_casts(model):
+        for node in unread:
             model.graph.node.remove(node)
     return model
+
+
+def _unread_casts(model: onnx.ModelProto) -> list[NodeProto]:
+    read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
+    return [node for node in model.graph.node if node.op_type == "Cast" and node.output[0] not in read]
 
 
 def _quiet(record: logging.LogRecord) -> bool:
