@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -112,7 +112,7 @@ def _open(
     "  earshot index ~/Sounds --retry-failed --prune"
 )
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False, readable=False)],
     library: LibraryOption = None,
     bundle: BundleOption = None,
     device: DeviceOption = DeviceChoice.auto,
@@ -134,7 +134,7 @@ def index(
     from earshot.places import expanded
     from indexer.scan import scan
 
-    if not (prune or prune_anyway):  # which may be asked for a folder that is gone
+    if not ((prune or prune_anyway) and _is_there(library)):  # then it may be asked for a folder that is gone
         scan([expanded(path) for path in paths])  # raises for one that is missing, before a library is made
     with _open(library, bundle, device, create=True) as opened:
         with show.index_progress(not as_json) as draw:
@@ -145,7 +145,7 @@ def index(
                 prune=prune,
                 prune_anyway=prune_anyway,
                 wait_s=_wait_s(as_json),
-                on_wait=show.remark,
+                on_wait=show.waiting,
                 on_progress=draw,
             )
         for note in opened.notes:
@@ -154,11 +154,23 @@ def index(
         show.print_json(report.to_dict())
     else:
         show.print_report(report)
+    if report.is_empty and not report.pruned:
+        show.nothing_found(paths)
     if report.interrupted:
         show.remark(STOPPED, style="yellow")
         raise typer.Exit(EXIT_INTERRUPTED)
+    if report.refused:
+        show.error(report.refused)
+        raise typer.Exit(EXIT_FAILED)
     if report.failed:
         raise typer.Exit(EXIT_FAILED_FILES)
+
+
+def _is_there(library: str | None) -> bool:
+    from earshot.keep import keep_at
+
+    with closing(keep_at(library)) as keep:
+        return keep.exists()
 
 
 def _wait_s(as_json: bool) -> float:
@@ -175,7 +187,9 @@ def _wait_s(as_json: bool) -> float:
 )
 def search(
     words: Annotated[str | None, typer.Argument(help="What it sounds like.", show_default=False)] = None,
-    audio: Annotated[Path | None, typer.Option("--audio", "-a", help="Find what sounds like this file.")] = None,
+    audio: Annotated[
+        Path | None, typer.Option("--audio", "-a", help="Find what sounds like this file.", readable=False)
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=MOST_RESULTS, help="At most so many sounds.")] = 10,
     filters: Annotated[
         list[str] | None,
@@ -188,7 +202,9 @@ def search(
     as_json: JsonOption = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
     null: Annotated[bool, typer.Option("-0", "--null", help="With --paths: end each with NUL, for xargs -0.")] = False,
-    save_clips: Annotated[Path | None, typer.Option(help="Cut the moments to WAV files in this folder.")] = None,
+    save_clips: Annotated[
+        Path | None, typer.Option(help="Cut the moments to WAV files in this folder.", readable=False)
+    ] = None,
     library: LibraryOption = None,
     bundle: BundleOption = None,
     device: DeviceOption = DeviceChoice.auto,
@@ -197,6 +213,8 @@ def search(
     with _open(library, bundle, device) as opened:
         moments = opened.search(words, audio=audio, k=k, filters=filters or (), min_relevance=min_relevance)
         empty = not moments and not opened.status().windows
+        for remark in opened.remarks:
+            show.remark(remark, style="yellow")
     if as_json:
         show.print_json([moment.to_dict() for moment in moments])
     elif paths or null:
@@ -213,8 +231,6 @@ def search(
 
 def _save_clips(moments: list[Moment], folder: Path) -> None:
     from earshot.clips import save_clips
-        for remark in opened.remarks:
-            show.remark(remark, style="yellow")
     from earshot.places import expanded
 
     cut = save_clips(moments, expanded(folder))
@@ -268,7 +284,7 @@ def copy(
     from earshot.copying import copy_library
 
     with show.copy_progress(not as_json) as draw:
-        report = copy_library(source, target, wait_s=_wait_s(as_json), on_wait=show.remark, on_progress=draw)
+        report = copy_library(source, target, wait_s=_wait_s(as_json), on_wait=show.waiting, on_progress=draw)
     if as_json:
         show.print_json(report.to_dict())
     else:
@@ -277,7 +293,9 @@ def copy(
 
 @app.command(epilog="Examples:\n\n  earshot demo\n\n  earshot demo ~/Sounds")
 def demo(
-    sounds: Annotated[Path | None, typer.Argument(help="Your own folder. \\[default: sounds made on the spot]")] = None,
+    sounds: Annotated[
+        Path | None, typer.Argument(help="Your own folder. \\[default: sounds made on the spot]", readable=False)
+    ] = None,
 ) -> None:
     """Hear a few dozen made-up sounds, or a folder of yours, and search them in words."""
     from earshot.tour import run_tour

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Protocol
 
 from earshot.places import LEDGER, default_folder, expanded, make_folder
 from earshot.sharing import SharedReader, Sharing
-from engine.memory.base import Memory
 from engine.errors import LibraryError
+from engine.memory.base import Memory
 from engine.memory.edge import EdgeMemory
 from engine.memory.server_options import is_url
 from engine.types import Space
 from indexer.ledger import Totals
+
+#: Another scheme than that of a URL that ``is_url`` knows, or a host with a port.
+_ADDRESS = re.compile(r"\s*(\w+://.*|([\w.-]+|\[[\da-fA-F:.]+\]):\d+(/.*)?)", re.DOTALL)
 
 
 class Keep(Protocol):
@@ -68,11 +72,20 @@ class Keep(Protocol):
 
 
 def keep_at(library: str | Path | None) -> Keep:
-    """The keep of the library that the user means: a server's URL, or a folder; default: ``default_folder()``."""
+    """The keep of the library that the user means: a server's URL, or a folder; default: ``default_folder()``.
+
+    Raises ``LibraryError`` for what looks like another address of a server, which would become a folder of that name.
+    """
     if is_url(library):
         from earshot.served import ServedKeep
 
         return ServedKeep(str(library))
+    if isinstance(library, str) and _ADDRESS.fullmatch(library) and not expanded(library).exists():
+        raise LibraryError(
+            f"{library!r}, which looks like a server's address",
+            "http://HOST:PORT, https://HOST:PORT or a folder",
+            "put http:// before it, or ./ if it is a folder",
+        )
     return FolderKeep(expanded(library) if library is not None else default_folder())
 
 

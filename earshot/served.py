@@ -141,7 +141,7 @@ class ServedKeep:
                     f"our ledger of {self.name} held by {holder}", "it free", "wait for it, or stop it"
                 )
             if not told:
-                on_wait(f"waiting for {holder}, which writes to {self.name}; Ctrl-C stops waiting")
+                on_wait(f"waiting for {holder}, which writes to {self.name}")
                 told = True
             time.sleep(_POLL_S)
         return lock

@@ -101,7 +101,7 @@ class Sharing:
             if now >= deadline:
                 raise self._busy()
             if not told and now - began >= _QUIET_S:
-                on_wait(f"waiting for {self._holder()} in {self._folder}; Ctrl-C stops waiting")
+                on_wait(f"waiting for {self._holder()} in {self._folder}")
                 told = True
             time.sleep(min(_QUIET_S if told else _POLL_S, deadline - now))
 

@@ -90,6 +90,17 @@ def error(text: str) -> None:
     remark(f"error: {text}", style="red")
 
 
+def waiting(text: str) -> None:
+    """For whom this command waits."""
+    remark(f"{text}; Ctrl-C stops waiting" if err.is_terminal else text)
+
+
+def nothing_found(paths: Sequence[Path]) -> None:
+    """A run of ``index`` that met no sound at all."""
+    where = ", ".join(map(str, paths))
+    remark(f"no sounds found in {where}: expected files such as .wav, .flac, .mp3, .ogg or .m4a", style="yellow")
+
+
 def print_json(value: Any) -> None:
     """JSON on stdout; what the encoding lacks is escaped as JSON does it."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

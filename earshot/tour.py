@@ -39,6 +39,9 @@ def run_tour(sounds: Path | None = None) -> None:
         with show.index_progress(True) as draw:
             report = library.index([sounds], prune_anyway=True, on_progress=draw)
         show.print_report(report)
+        if report.is_empty:
+            show.nothing_found([sounds])
+            return
         for query in QUERIES:
             moments = library.search(query, k=RESULTS)
             _show_command(f"search “{query}”")

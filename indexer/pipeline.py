@@ -57,14 +57,15 @@ def index(
     file that is whole, drops the others, and returns a report with ``interrupted`` set; a ``KeyboardInterrupt`` that
     is raised all the same (by ``on_progress``, or by a handler of the program's own) drops that batch too.
 
-    Raises ``LibraryError`` if a root is missing, or, at the end, if files are to be forgotten that may only seem gone
-    (with ``prune_anyway`` neither: see ``present_roots`` and ``doubt``), and whatever the encoder or the memory raise;
+    Where files are to be forgotten that may only seem gone (see ``doubt``), none is, and the report says so in
+    ``refused``; with ``prune_anyway`` all are.
+
+    Raises ``LibraryError`` if a root is missing (see ``present_roots``), and whatever the encoder or the memory raise;
     what had been written by then stays, and the next run goes on from there.
     """
     started = time.perf_counter()
     flow, report, summary = Flow(), IndexReport(), ScanSummary()
     found = summary.sift(scan(present_roots(roots, ledger, options.prune_anyway) if options.prune else roots))
-    refused = None
     progress = Progress(report, started)
     writer = Writer(encoders.space, memory, ledger, report)
     with flow.timed("write"):
@@ -77,13 +78,11 @@ def index(
             files = writer.unheard()
         with flow.timed("write"):
             if options.prune and not flow.interrupted:
-                refused = None if options.prune_anyway else doubt(roots, ledger)
-                report.pruned = 0 if refused else prune(roots, memory, ledger)
+                report.refused = None if options.prune_anyway else doubt(roots, ledger)
+                report.pruned = 0 if report.refused else prune(roots, memory, ledger)
             remove_orphans(memory, ledger)
     if not flow.interrupted:
         _optimise(flow, memory)
-    if refused:
-        raise refused
     report.interrupted = flow.interrupted
     report.left_out = dict(summary.left_out)
     report.stages_s = {stage: round(flow.stages_s.get(stage, 0.0), 3) for stage in STAGES}

@@ -14,7 +14,8 @@ class IndexReport:
     ``indexed`` counts files added or updated, ``copies`` those among them whose content was known already (moved,
     renamed or copied files), ``damaged`` are those heard though not whole, ``skipped_failed`` counts the skipped ones
     that failed in an earlier run, ``lost`` contents that the memory had lost before this run, ``windows`` and
-    ``audio_s`` what was encoded, ``stages_s`` busy seconds summed over threads.
+    ``audio_s`` what was encoded, ``stages_s`` busy seconds summed over threads. ``refused`` says why nothing was
+    forgotten (``pruned``) though that was asked for.
     """
 
     indexed: int = 0
@@ -22,6 +23,7 @@ class IndexReport:
     skipped: int = 0
     skipped_failed: int = 0
     pruned: int = 0
+    refused: str | None = None
     lost: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
@@ -38,6 +40,11 @@ class IndexReport:
         """Files finished, well or not."""
         return self.indexed + len(self.failed)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no sound, well or not, where the run looked, and it looked everywhere."""
+        return not (self.done or self.skipped or self.interrupted)
+
     def to_dict(self) -> dict[str, Any]:
         """The public JSON form."""
         return {
@@ -46,6 +53,7 @@ class IndexReport:
             "skipped": self.skipped,
             "skipped_failed": self.skipped_failed,
             "pruned": self.pruned,
+            "refused": self.refused,
             "lost": self.lost,
             "failed": [{"path": path, "reason": reason} for path, reason in self.failed],
             "damaged": [{"path": path, "remark": remark} for path, remark in self.damaged],

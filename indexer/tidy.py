@@ -6,6 +6,7 @@ Every step may be killed: the ledger is told before vectors are removed and afte
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -62,30 +63,59 @@ def present_roots(roots: Sequence[Path], ledger: Ledger, anyway: bool) -> list[P
     return present
 
 
-def doubt(roots: Sequence[Path], ledger: Ledger) -> LibraryError | None:
+def doubt(roots: Sequence[Path], ledger: Ledger) -> str | None:
     """Why the files below ``roots`` that are gone may only seem gone, if so; files never heard don't count.
 
-    That is where all below a root are gone, as at an empty mount point, or more than a fifth of all, and not just one.
+    That is where all below a root are gone; where several are, and what is left of their folders is an empty one, as
+    an empty mount point is; and where more than a fifth of all are gone, and not just one.
     """
-    known, gone, common = 0, 0, ""
+    known, gone = 0, Counter[Path]()
     for root in roots:
-        here, gone_here, folder = 0, 0, ""
-        for row in ledger.files_under(Path(absolute(root))):
-            if row.sha256 is None:
-                continue
-            here += 1
-            if is_gone(row.path):
-                gone_here += 1
-                folder = os.path.commonpath([folder or row.path.parent, row.path.parent])
-        if here and gone_here == here:
-            return LibraryError(f"all {here} known files below {absolute(root)} gone", "some there", _ANYWAY)
-        known, gone = known + here, gone + gone_here
-        common = os.path.commonpath([common or folder, folder]) if folder else common
-    if gone > 1 and gone > MOST_GONE * known:
-        return LibraryError(
-            f"{gone} of {known} known files gone, all below {common}", f"at most {MOST_GONE:.0%} gone at once", _ANYWAY
-        )
+        known_here, gone_here = _gone_below(Path(absolute(root)), ledger)
+        if known_here and gone_here.total() == known_here:
+            return _refusal(f"all {known_here} known files below {absolute(root)} gone", "some there")
+        for folder, files in _emptied(gone_here):
+            found = f"an empty folder {folder}, of which {files} files are known"
+            return _refusal(found, "files in it, or no such folder")
+        known += known_here
+        gone.update(gone_here)
+    if gone.total() > 1 and gone.total() > MOST_GONE * known:
+        found = f"{gone.total()} of {known} known files gone, all below {os.path.commonpath(gone)}"
+        return _refusal(found, f"at most {MOST_GONE:.0%} gone at once")
     return None
+
+
+def _refusal(found: str, expected: str) -> str:
+    return str(LibraryError(found, expected, _ANYWAY))
+
+
+def _gone_below(root: Path, ledger: Ledger) -> tuple[int, Counter[Path]]:
+    """How many files are known below a root, and how many of them are gone from which folder."""
+    known, gone = 0, Counter[Path]()
+    for row in ledger.files_under(root):
+        if row.sha256 is not None:
+            known += 1
+            if is_gone(row.path):
+                gone[row.path.parent] += 1
+    return known, gone
+
+
+def _emptied(gone: Counter[Path]) -> list[tuple[Path, int]]:
+    """The empty folders that are left of those from which several files are gone, and how many."""
+    left = Counter[Path]()
+    for folder, files in gone.items():
+        while is_gone(folder):
+            folder = folder.parent
+        left[folder] += files
+    return [(folder, files) for folder, files in left.items() if files > 1 and _is_empty(folder)]
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether it is a folder, with nothing in it."""
+    try:
+        return next(folder.iterdir(), None) is None
+    except OSError:
+        return False
 
 
 def prune(roots: Sequence[Path], memory: Memory, ledger: Ledger) -> int:

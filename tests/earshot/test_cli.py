@@ -6,6 +6,7 @@ How it meets the system (signals, pipes, encodings) is in test_cli_process.py.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -216,7 +217,9 @@ def test_wrong_usage_exits_with_2(indexed: Shell, arguments: tuple[str, ...]):
 
 def test_an_empty_library_says_how_to_fill_it(shell: Shell):
     (shell.folder / "empty").mkdir()
-    shell.run("index", "empty")
+    assert "no sounds found in empty: expected files such as .wav" in shell.run("index", "empty").stderr
+    assert "no sounds found" in shell.run("demo", "empty").stderr
+    assert "no sounds found" not in shell.run("index", "empty", "sounds", "--library", "other").stderr
     assert "earshot index" in shell.run("search", "rain").stdout
 
 
@@ -270,6 +273,8 @@ def test_help_shows_the_defaults(indexed: Shell):
     "arguments",
     [
         ("index", "missing-folder"),
+        ("index", "missing-folder", "--prune"),
+        ("index", "missing-folder", "--prune-anyway"),
         ("index", "sounds", "--bundle", "nonsense"),
         ("index", "sounds", "--device", "cuda"),
         ("status",),
@@ -280,6 +285,22 @@ def test_what_is_refused_leaves_no_library(indexed: Shell, arguments: tuple[str,
     monkeypatch.setattr("engine.session.why_no_cuda", lambda: "no CUDA here")
     indexed.run(*arguments, "--library", "refused/lib", status=1)
     assert not (indexed.folder / "refused").exists()
+
+
+@pytest.mark.parametrize("address", ["localhost:6333", "10.0.0.1:6333/qdrant", "[::1]:6333", "ftp://archive/sounds"])
+def test_what_looks_like_an_address_is_no_folder(indexed: Shell, address: str):
+    for command in (("index", "sounds"), ("status",), ("search", "rain"), ("doctor",), ("repair",)):
+        said = indexed.run(*command, "--library", address, status=1).stderr
+        assert said.startswith(f"error: found '{address}', which looks like a server's address; expected http://")
+    indexed.run("copy", "lib", address, status=1)
+    assert not (indexed.folder / address.partition("/")[0]).exists()
+
+
+def test_a_folder_may_have_the_name_of_an_address(shell: Shell):
+    (shell.folder / "take:1").mkdir()
+    shell.run("index", "sounds", "--library", "take:1")
+    shell.run("index", "sounds", "--library", "./take:2")
+    assert "files  2" in shell.run("status", "--library", "take:2").stdout
 
 
 def test_doctor_makes_no_library_and_puts_its_finding_in_json(indexed: Shell):
@@ -386,6 +407,14 @@ def test_what_cannot_be_cut_is_named_and_the_rest_is_cut(odd: Odd):
     assert "made.wav" in odd.run("search", "noise", "--save-clips", "made.wav", status=1).stderr
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_ctrl_c_is_advised_only_where_somebody_can_press_it(monkeypatch: pytest.MonkeyPatch, is_terminal: bool):
+    text = io.StringIO()
+    monkeypatch.setattr(show, "err", Console(file=text, force_terminal=is_terminal, color_system=None))
+    show.waiting("waiting for process 1")
+    assert ("Ctrl-C stops waiting" in text.getvalue()) is is_terminal
+
+
 def test_the_table_fits_a_narrow_terminal():
     moment = Moment("/x/rain on the yard.wav", ("/x/rain on the yard.wav",), 3661.0, 3665.5, 0.5, 0.75, 7200.0)
     text = io.StringIO()
@@ -426,6 +455,51 @@ def test_prune_of_a_folder_that_is_gone(shell: Shell):
     assert "--prune-anyway" in shell.run("index", "sounds/tones", "--prune", status=1).stderr
     assert "forgotten" in shell.run("index", "sounds/tones", "--prune-anyway").stdout
     shell.run("index", "sounds/tones", status=1)
+
+
+def test_a_prune_that_is_refused_is_reported_with_all_the_rest(shell: Shell):
+    shell.run("index", "sounds")
+    shutil.rmtree(shell.sounds / "tones")
+    (shell.sounds / "hiss.wav").unlink()
+    write_sound(shell.sounds / "new.wav", noise(1.0, seed=4))
+    (shell.sounds / "text.wav").write_text("no sound")
+    report = shell.json("index", "sounds", "--prune", status=1)
+    assert isinstance(report, dict)
+    assert (report["indexed"], len(report["failed"]), report["pruned"]) == (1, 1, 0)
+    assert "2 of 3 known files gone" in report["refused"]
+    said = shell.run("index", "sounds", "--prune", status=1)
+    assert "1 unchanged" not in said.stdout
+    assert "2 unchanged" in said.stdout
+    assert "error: found 2 of 3 known files gone" in said.stderr
+    again = shell.json("index", "sounds", "--prune-anyway")
+    assert isinstance(again, dict)
+    assert (again["pruned"], again["refused"]) == (2, None)
+
+
+def test_an_unreadable_path_costs_only_itself(indexed: Shell, monkeypatch: pytest.MonkeyPatch):
+    secret = write_sound(indexed.folder / "secret.wav", noise(1.0, seed=5))
+    reach, access = os.open, os.access
+
+    def refusing(path: object, *arguments: int) -> int:
+        if str(path).endswith("secret.wav"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return reach(path, *arguments)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "open", refusing)
+    monkeypatch.setattr(
+        os, "access", lambda path, *how, **more: "secret" not in str(path) and access(path, *how, **more)
+    )
+    report = indexed.json("index", "secret.wav", "sounds", "--library", "secrets", status=3)
+    assert isinstance(report, dict)
+    assert report["indexed"] == 2
+    assert report["failed"] == [
+        {
+            "path": str(secret),
+            "reason": "found Permission denied; expected a readable file; check the path and its permissions",
+        }
+    ]
+    assert "Permission denied; expected" in indexed.run("search", "--audio", "secret.wav", status=1).stderr
+    assert "Permission denied; expected" in indexed.run("demo", "secret.wav").stderr
 
 
 def test_a_lost_memory_is_not_called_nothing(shell: Shell):

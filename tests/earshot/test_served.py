@@ -189,7 +189,7 @@ def test_one_process_of_a_machine_writes_at_a_time(qdrant: Stub, tmp_path: Path)
         with pytest.raises(LibraryBusyError, match=r"held by process \d+ on .*, indexing"):
             library.index([folder], wait_s=0.2, on_wait=told.append)
         assert len(told) == 1
-        assert "Ctrl-C stops waiting" in told[0]
+        assert told[0].startswith("waiting for process ")
         assert library.search("band125")
         assert library.check()["memory"] == "3 windows, while it may be written to"
         threading.Timer(0.3, lock.release).start()
