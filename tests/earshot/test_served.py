@@ -173,7 +173,8 @@ def test_a_server_that_is_away_leaves_the_status_of_this_machine(
     with opened(qdrant, create=False) as library:
         state = library.status()
         assert (state.files, state.windows) == (2, 6)
-        assert "only what this machine knows" in state.memory
+        assert "only what this machine knows" in state.remark
+        assert "no answer" not in state.memory
         with pytest.raises(MemoryStoreError, match="no answer from"):
             library.search("band500")
 
