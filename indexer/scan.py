@@ -40,6 +40,8 @@ _ERRORS = {
 
 _Identity: TypeAlias = tuple[int, int]
 _Place: TypeAlias = tuple[_Identity, str]
+#: For roots of which the system doesn't say where they are: no folder is known by this.
+_NOWHERE = (-1, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,8 @@ def scan(roots: Sequence[str | Path]) -> Iterator[Found | LeftOut]:
     ``__MACOSX`` and files without an audio extension are left out. Symlinks are followed after everything that is
     really below the roots, and no real folder is visited twice. Roots may overlap: every file is given once.
 
-    Raises:
-        LibraryError: a root does not exist or can't be reached. Raised at the call, before anything is walked.
+    A root that we may not reach is left out; one that does not exist raises ``LibraryError`` at the call, before
+    anything is walked.
     """
     given: dict[_Place, str] = {}
     for root in roots:
@@ -102,6 +104,9 @@ def scan(roots: Sequence[str | Path]) -> Iterator[Found | LeftOut]:
         try:
             os.stat(path)
             parent = os.stat(os.path.dirname(path))
+        except PermissionError:
+            given.setdefault((_NOWHERE, path), path)
+            continue
         except OSError as error:
             raise LibraryError(
                 found=f"{os.fspath(root)!r} ({error.strerror})",

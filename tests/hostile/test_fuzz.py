@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from earshot import Library
 from engine.errors import AudioError
 from engine.fakes import FakeEncoders
 from engine.windows import cut
-from indexer.decoding import Worker, borrowed
+from indexer.decoding import WORKER_BYTES, Worker, borrowed
 from tests.hostile.mutate import mutate
 from tests.hostile.seeds import write_seeds
 from tests.sounds import tone, write_sound
@@ -59,6 +60,7 @@ def test_the_seeds_themselves_are_heard(tmp_path: Path):
 def test_every_mutant_is_heard_or_says_why_not(mutants: list[Path]):
     print(f"\nseed {SEED}, {FILES} mutants")
     heard, refused, wrong = 0, 0, []
+    growth = Growth()
     for path in mutants:
         problem = ""
         with borrowed(bool) as worker:
@@ -68,7 +70,7 @@ def test_every_mutant_is_heard_or_says_why_not(mutants: list[Path]):
             except AudioError as error:
                 problem = unclear(error)
                 refused += 1
-            peak = peak_bytes(worker)
+            peak = ram_bytes(worker.pid)
         if peak > MAX_BYTES:
             problem = f"{peak >> 20} MiB"
             worker.close()
@@ -76,7 +78,8 @@ def test_every_mutant_is_heard_or_says_why_not(mutants: list[Path]):
             KEPT.mkdir(parents=True, exist_ok=True)
             (KEPT / path.name).write_bytes(path.read_bytes())
             wrong.append(f"{KEPT / path.name}: {problem}")
-    print(f"{heard} heard, {refused} refused")
+    print(f"{heard} heard, {refused} refused; this process grew by {growth.bytes() >> 20} MiB")
+    assert growth.bytes() < MAX_BYTES - WORKER_BYTES, "the worker and we"
     assert not wrong, "\n".join(wrong)
     assert min(heard, refused) > FILES / 10, "mutations that change nothing, or everything, test nothing"
 
@@ -100,20 +103,43 @@ def unclear(error: AudioError) -> str:
     return "" if error.found and error.expected and error.action else f"only {error}"
 
 
-def peak_bytes(worker: Worker) -> int:
-    """The most memory that a worker has had in RAM; 0 where the system doesn't say, or it has died."""
+def ram_bytes(pid: int, field: str = "VmHWM") -> int:
+    """The most that a process has had in RAM (VmRSS: what it has); 0 where the system doesn't say, or it has died."""
     try:
-        lines: Iterator[str] = iter(Path(f"/proc/{worker.pid}/status").read_text().splitlines())
+        lines: Iterator[str] = iter(Path(f"/proc/{pid}/status").read_text().splitlines())
     except OSError:
         return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(field)), 0)
+
+
+class Growth:
+    """How many bytes this process, which other tests may have filled, has grown at most since then."""
+
+    def __init__(self) -> None:
+        with suppress(OSError):  # where it can't be asked to count anew, what other tests took counts as well
+            Path("/proc/self/clear_refs").write_text("5")
+        self._before = ram_bytes(os.getpid(), "VmRSS")
+
+    def bytes(self) -> int:
+        return ram_bytes(os.getpid()) - self._before
+
+
+@pytest.mark.skipif(not ram_bytes(os.getpid()), reason="the system doesn't say how much memory a process takes")
+def test_growth_is_noticed_though_it_has_passed():
+    growth = Growth()
+    glut = np.ones(64 << 17)
+    assert glut.nbytes == 64 << 20
+    del glut
+    assert 48 << 20 < growth.bytes() < 256 << 20
 
 
 def test_a_library_of_mutants_is_indexed_beside_a_good_file(mutants: list[Path], tmp_path: Path):
     some = mutants[:200]
     write_sound(tmp_path / "good.wav", tone(2.0, rate_hz=8000, hz=500), rate_hz=8000)
+    growth = Growth()
     with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
         report = library.index([tmp_path / "good.wav", *some])
+        assert growth.bytes() < MAX_BYTES - WORKER_BYTES
         assert report.indexed + len(report.failed) == len(some) + 1
         assert all("expected" in reason for _, reason in report.failed)
         assert "good.wav" in {Path(moment.path).name for moment in library.search("band500", k=500, min_relevance=0)}

@@ -120,6 +120,22 @@ def test_a_refused_folder_is_reported_whoever_asks(tmp_path: Path, monkeypatch: 
     ]
 
 
+def test_a_root_that_we_may_not_reach_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "barred/x.wav", "b.wav")
+    real = os.stat
+
+    def refuse(path: str, *arguments: object, **more: object) -> os.stat_result:
+        if "/barred/" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("indexer.scan.os.stat", refuse)
+    barred, other = tmp_path / "barred" / "x.wav", tmp_path / "barred" / "y.wav"
+    items = list(scan([barred, other, tmp_path / "b.wav"]))
+    assert items[:2] == [LeftOut(barred, "no permission"), LeftOut(other, "no permission")]
+    assert [item.path for item in items[2:]] == [tmp_path / "b.wav"]
+
+
 def test_a_missing_root_raises_at_the_call(tmp_path: Path) -> None:
     with pytest.raises(LibraryError, match=r"nowhere.*expected a file or folder that exists"):
         scan([tmp_path, tmp_path / "nowhere"])
