@@ -17,7 +17,7 @@ from typing import Any
 
 from earshot.keep import Keep, keep_at
 from earshot.limits import WAIT_S
-from earshot.places import LEDGER
+from earshot.places import LEDGER, MEMORY, no_library
 from engine.errors import LibraryError, SpaceMismatchError
 from engine.memory.base import Memory
 from engine.memory.server_options import is_url
@@ -81,10 +81,9 @@ def copy_library(
     started = time.monotonic()
     with closing(keep_at(source)) as here, closing(keep_at(target)) as there:
         report = CopyReport(_name(here), _name(there))
-        if report.source == report.target:
-            raise LibraryError(f"{report.source} twice", "two places", "name another place for the copy")
+        _require_apart(here, there)
         if not here.exists():
-            raise LibraryError(f"no library in {report.source}", "one to copy", "name its folder, or its server's URL")
+            raise lost_ledger(here.folder) if (here.folder / MEMORY).exists() else no_library(report.source)
         if not (here.folder / LEDGER).exists():  # of a server that others fill
             raise LibraryError(
                 f"no ledger here of {report.source}",
@@ -96,6 +95,36 @@ def copy_library(
             _Copying(here, known, there, report, on_progress).run(wait_s, on_wait)
     report.wall_s = time.monotonic() - started
     return report
+
+
+def lost_ledger(folder: Path) -> LibraryError:
+    """What to say of the folder of a library that has a memory only."""
+    return LibraryError(
+        f"a memory without its ledger in {folder}", "both", "`earshot repair` makes the ledger anew from the memory"
+    )
+
+
+def _require_apart(here: Keep, there: Keep) -> None:
+    """Raise ``LibraryError`` unless the target is a place of its own, new, empty, or with a library.
+
+    A library may remove what it does not know from its folder, so nobody's files may lie in it, nor another library.
+    """
+    source, target = _name(here), _name(there)
+    if source == target:
+        raise LibraryError(f"{source} twice", "two places", "name another place for the copy")
+    folder, other = there.folder.resolve(), here.folder.resolve()
+    if folder.is_relative_to(other) or other.is_relative_to(folder):
+        raise LibraryError(
+            f"{source} and {target}, of which one lies in the other", "two places", "name another place for the copy"
+        )
+    try:
+        is_free = not folder.exists() or (folder / LEDGER).exists() or not any(folder.iterdir())
+    except OSError as error:
+        raise LibraryError(f"{folder}: {error.strerror}", "an empty folder, or an earlier copy") from error
+    if not is_free:
+        raise LibraryError(
+            f"{folder}, a folder with something else in it", "a new or empty one, or an earlier copy", "name another"
+        )
 
 
 def require_whole(ledger: Ledger, name: str) -> None:
@@ -156,6 +185,7 @@ class _Copying:
     @contextmanager
     def _target(self) -> Iterator[Ledger]:
         """The ledger of the target. Raises ``SpaceMismatchError`` if it is one of another space."""
+        self.there.known_space()  # of a server that does not answer, no ledger must be left behind
         self.there.make()
         with closing(Ledger(self.there.folder / LEDGER)) as ledger:
             ours, theirs = self.known.setting("space_id"), ledger.setting("space_id")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from earshot.copying import COPY, require_whole
+from earshot.copying import COPY, lost_ledger, require_whole
 from earshot.keep import keep_at
 from earshot.limits import MOST_RESULTS, WAIT_S
 from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, load_encoders
-from earshot.places import LEDGER, MEMORY, expanded
+from earshot.places import LEDGER, MEMORY, expanded, no_library
 from engine.encoders import Encoders, encode_sound, query_vectors
 from engine.errors import BundleError, LibraryError, MemoryStoreError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
@@ -93,9 +93,9 @@ class Library:
         self._remarks: list[str] = []
         known = self._keep.exists()
         if not known and (self.folder / MEMORY).exists():
-            raise _lost_ledger(self.folder)
+            raise lost_ledger(self.folder)
         if not known and not create:
-            raise LibraryError(f"no library in {self._keep.name}", "one", "make it with `earshot index FOLDER`")
+            raise no_library(self._keep.name)
         if encoders is None and (bundle is not None or not known):
             encoders = load_encoders(bundle or DEFAULT_BUNDLE, device)
         self._loaded: Encoders | None = encoders
@@ -333,7 +333,7 @@ class Library:
         """Remove what a killed run left half heard."""
         if self._ledger.is_blank and memory.count():  # or all that is remembered would be left-overs
             if (self.folder / MEMORY).exists():
-                raise _lost_ledger(self.folder)
+                raise lost_ledger(self.folder)
             self._recall(memory)
         remove_orphans(memory, self._ledger)
         count, expected = memory.count(), self._ledger.totals().windows
@@ -362,9 +362,3 @@ class Library:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _lost_ledger(folder: Path) -> LibraryError:
-    return LibraryError(
-        f"a memory without its ledger in {folder}", "both", "`earshot repair` makes the ledger anew from the memory"
-    )

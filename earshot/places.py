@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import platformdirs
 
@@ -21,6 +22,13 @@ def default_folder() -> Path:
 def bundles_folder() -> Path:
     """Where pulled bundles are kept."""
     return Path(platformdirs.user_data_dir("earshot")) / "bundles"
+
+
+def no_library(name: str) -> LibraryError:
+    """What to say where ``name``, a folder or a URL, is no library."""
+    return LibraryError(
+        f"no library in {name}", "one", f"make it with `earshot index FOLDER --library {quote(name)}`, or name another"
+    )
 
 
 def make_folder(folder: Path) -> None:

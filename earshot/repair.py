@@ -16,9 +16,9 @@ from urllib.parse import unquote
 from earshot.keep import Keep, keep_at
 from earshot.limits import WAIT_S
 from earshot.lock import LibraryLock, holder_of
-from earshot.places import LEDGER, MEMORY, bundles_folder, expanded
+from earshot.places import LEDGER, MEMORY, bundles_folder, expanded, no_library
 from engine.bundle import known_bundles, open_bundle
-from engine.errors import BundleError, DamagedLedgerError, DamagedMemoryError, LibraryBusyError, LibraryError
+from engine.errors import BundleError, DamagedLedgerError, DamagedMemoryError, LibraryBusyError
 from engine.memory.base import Memory
 from engine.memory.edge import EdgeMemory
 from engine.types import Space
@@ -70,7 +70,7 @@ def repair(
     keep = keep_at(library)
     memory_folder = keep.folder / MEMORY
     if not (keep.exists() or memory_folder.exists()):
-        raise LibraryError(f"no library in {keep.name}", "one", "make it with `earshot index FOLDER`")
+        raise no_library(keep.name)
     report, aside = Repaired(), _Aside(keep.folder)
     ledger = _open_ledger(keep.folder / LEDGER, aside)
     if ledger is None or (ledger.is_blank and memory_folder.exists()):

@@ -17,8 +17,8 @@ from urllib.parse import quote
 import platformdirs
 
 from earshot.lock import LibraryLock, holder_of
-from earshot.places import LEDGER, make_folder
-from engine.errors import LibraryBusyError, LibraryError
+from earshot.places import LEDGER, make_folder, no_library
+from engine.errors import LibraryBusyError
 from engine.memory.base import Memory
 from engine.memory.server import ServerMemory
 from engine.memory.server_options import ServerAddress, ServerOptions
@@ -85,7 +85,7 @@ class ServedKeep:
     def reading(self, space: Space, tidy: Callable[[Memory], None]) -> Iterator[Memory]:
         """See ``Keep.reading``. Nothing is tidied, which is for whoever writes."""
         if self.known_space() is None:
-            raise LibraryError(f"no library at {self.name}", "one", "fill it with `earshot index FOLDER`")
+            raise no_library(self.name)
         yield self._held(space, shared=self._is_written())
 
     @contextmanager

@@ -130,6 +130,18 @@ def test_a_server_that_goes_away_and_comes_back(
     assert sorted(answers(server.url)) == sorted(answers(source))
 
 
+def test_a_server_that_was_never_there_leaves_nothing_behind(
+    source: Path, server: Stub, machine: Callable[[str], None], tmp_path: Path
+) -> None:
+    server.fault = lambda method, path: None
+    with pytest.raises(MemoryStoreError, match="no answer"):
+        copy_library(source, server.url)
+    assert not list((tmp_path / "first").rglob("*"))
+    server.fault = lambda method, path: False
+    with pytest.raises(LibraryError, match="no library in"):
+        Library(server.url, encoders=FakeEncoders(), create=False)
+
+
 def test_libraries_of_two_machines_on_one_server(
     source: Path, server: Stub, machine: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -162,5 +174,5 @@ def test_a_machine_that_never_indexed_has_nothing_to_take_home(
 
 
 def test_an_empty_server_is_no_library(server: Stub, machine: Callable[[str], None], tmp_path: Path) -> None:
-    with pytest.raises(LibraryError, match="no library in http"):
+    with pytest.raises(LibraryError, match=f"no library in http.*earshot index FOLDER --library {server.url}"):
         copy_library(server.url, tmp_path / "back")

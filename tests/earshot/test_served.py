@@ -122,7 +122,7 @@ def test_two_machines_fill_one_library(qdrant: Stub, tmp_path: Path, machine: Ca
 def test_there_is_no_library_until_somebody_fills_it(qdrant: Stub) -> None:
     with pytest.raises(LibraryError, match=f"no library in {qdrant.url}"):
         opened(qdrant, create=False)
-    with opened(qdrant) as library, pytest.raises(LibraryError, match=f"no library at {qdrant.url}"):
+    with opened(qdrant) as library, pytest.raises(LibraryError, match=f"no library in {qdrant.url}"):
         library.search("band500")
 
 
@@ -132,7 +132,7 @@ def test_a_server_that_lost_everything_is_noticed_and_filled_again(qdrant: Stub,
         library.index([folder])
     qdrant.store.local.delete_collection("sounds-fake@000000000000")
     with opened(qdrant) as library:
-        with pytest.raises(LibraryError, match="no library at"):
+        with pytest.raises(LibraryError, match="no library in"):
             library.search("band500")
         report = library.index([folder])
         assert (report.lost, report.indexed) == (2, 2)
