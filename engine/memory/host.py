@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import selectors
@@ -32,6 +33,9 @@ _PEER = struct.Struct("3i")
 #: How long those who are here are waited for at the end.
 _LEAVING_S = 0.5
 _SERVING = "earshot-guest"
+#: The sockets of this process, so that one which ends without closing its library leaves none behind.
+_ours: set[Path] = set()
+os.register_at_fork(after_in_child=_ours.clear)  # they are the parent's
 
 
 class Host:
@@ -201,6 +205,7 @@ def _bound(path: Path, mode: int) -> tuple[socket.socket, Path]:
     except BaseException:
         listener.close()
         raise
+    _ours.add(path)
     return listener, path
 
 
@@ -212,10 +217,17 @@ def remove_stale(address: str) -> None:
 
 
 def _remove(path: Path) -> None:
+    _ours.discard(path)
     with suppress(OSError):
         path.unlink(missing_ok=True)
         if path.parent.name.startswith(_PREFIX) and path.parent.parent == _runtime_folder():
             path.parent.rmdir()
+
+
+@atexit.register
+def _remove_all() -> None:
+    for path in list(_ours):
+        _remove(path)
 
 
 def _runtime_folder() -> Path:

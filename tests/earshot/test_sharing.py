@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,30 @@ def test_two_threads_of_one_library_take_turns_at_writing(folder: Path) -> None:
     with keep.writing(SPACE, nothing, 0.1, nothing) as memory:
         assert memory.count() == 1000
     keep.close()
+
+
+FORGETFUL = """
+import atexit, os, sys
+from earshot import Library
+from engine.fakes import FakeEncoders
+
+folder = sys.argv[1]
+library = Library(folder, encoders=FakeEncoders())
+library.search("band500")
+if os.fork() == 0:
+    atexit._run_exitfuncs()  # the library is its parent's
+    os._exit(0)
+os.wait()
+print(sorted(os.listdir(folder)))
+"""
+
+
+def test_a_program_that_forgets_to_close_leaves_no_socket_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    command = [sys.executable, "-c", FORGETFUL, str(folder)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "'socket'" in said
+    assert not (folder / "socket").exists()
 
 
 def test_what_cannot_be_opened_is_let_go_of(folder: Path) -> None:
