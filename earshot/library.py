@@ -191,8 +191,8 @@ class Library:
             paths: Files and folders.
             jobs: Decoding processes; default: one for each core.
             retry_failed: Try files again that could not be heard before.
-            prune: Forget files under ``paths`` that are no longer there. Refused, after the hearing, where all known
-                files below a path are gone or more than a fifth of them: a disk that is away looks the same.
+            prune: Forget files under ``paths`` that are no longer there. Where they may only seem gone, as those of a
+                disk that is away do, none is forgotten, and the report's ``refused`` says why.
             prune_anyway: Forget them all the same, those of missing paths too.
             wait_s: How long to wait where another process is indexing into this library.
             on_wait: Called once before waiting, with who that is.
