@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from engine.bundle import open_bundle
 from engine.encoders import OnnxEncoders, thinned
+from engine.errors import SelfTestError
 from engine.types import FloatArray
 from exporters.frontend import frames_of
 from exporters.graph import MAX_BATCH, export_graph
@@ -307,8 +308,13 @@ def storage_designs(work: Designs) -> Iterator[str]:
         with tempfile.TemporaryDirectory() as folder:
             path = _stored(load_checkpoint(source).audio, name, Path(folder))
             encoders = _with_audio(work, path)
-            heard = hear(encoders, [work.rows[sound].path for sound in sounds])
-            yield exam.row(name, heard, names, f"{path.stat().st_size / 1e6:.2f}", f"{_speed(encoders):.0f}")
+            size = f"{path.stat().st_size / 1e6:.2f}"
+            try:
+                heard = hear(encoders, [work.rows[sound].path for sound in sounds])
+            except SelfTestError as error:
+                yield line(name, f"refused: {error.found}", *["-"] * 4, size, "-")
+                continue
+            yield exam.row(name, heard, names, size, f"{_speed(encoders):.0f}")
 
 
 def _stored(tower: AudioTower, name: str, folder: Path) -> Path:
