@@ -101,8 +101,7 @@ class Library:
         self._loaded: Encoders | None = encoders
         if not known:
             _ = self._encoders.audio  # a broken model or a missing device must not leave a library behind
-        self._keep.make()
-        self._ledger = Ledger(self.folder / LEDGER)
+        self._ledger = self._open_ledger(create)
         try:
             require_whole(self._ledger, self._keep.name)
             if known and self._ledger.setting("space_id") is None and (space := self._keep.known_space()):
@@ -112,6 +111,17 @@ class Library:
         except BaseException:
             self._ledger.close()
             raise
+
+    def _open_ledger(self, create: bool) -> Ledger:
+        """Of a server that is only to be searched, one in memory where none can be kept here."""
+        path = self.folder / LEDGER
+        try:
+            self._keep.make()
+            return Ledger(path)
+        except LibraryError:
+            if create or path.exists():
+                raise
+            return Ledger(Path(":memory:"))
 
     @property
     def folder(self) -> Path:

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from engine.errors import LibraryError
+
 _NAME = "lock"
 
 
@@ -52,17 +54,36 @@ class LibraryLock:
 
     @classmethod
     def take(cls, folder: Path) -> LibraryLock | None:
-        """The lock, unless somebody else has it. Raises ``OSError`` where there can be none."""
-        file = (folder / _NAME).open("a+", encoding="utf-8")
+        """The lock, unless somebody else has it. Raises ``LibraryError`` where there can be none."""
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        except BaseException:
-            file.close()
-            raise
+            file = (folder / _NAME).open("a+", encoding="utf-8")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return None
+            except BaseException:
+                file.close()
+                raise
+        except OSError as error:
+            raise LibraryError(
+                f"{error.filename or folder}: {error.strerror}",
+                "a library on a disk with locks, that we may write to",
+                "make it writable, or copy the folder to where you may write: `earshot status` alone can do without",
+            ) from error
         return cls(file, holder_of(folder))
+
+    @staticmethod
+    def is_taken(folder: Path) -> bool:
+        """Whether somebody has it, or may have: needs no right to write, and makes nothing."""
+        try:
+            with (folder / _NAME).open(encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return False
 
     def say(self, doing: str, address: str | None) -> None:
         """Let others read what we do, and where we answer."""

@@ -27,6 +27,8 @@ from indexer.holding import Holding
 from indexer.ledger import Totals
 
 _INDEXER = "indexer"
+#: The id of a machine that only searches; no point is held by it.
+_NOBODY = "-"
 _POLL_S = 0.1
 #: The length of all sounds is summed over this many of them, and estimated from these where there are more.
 _SUMMED = 10_000
@@ -86,7 +88,7 @@ class ServedKeep:
         """See ``Keep.reading``. Nothing is tidied, which is for whoever writes."""
         if self.known_space() is None:
             raise no_library(self.name)
-        yield self._held(space, shared=self._is_written())
+        yield self._held(space, self._known_indexer() or _NOBODY, shared=LibraryLock.is_taken(self.folder))
 
     @contextmanager
     def writing(
@@ -98,7 +100,7 @@ class ServedKeep:
         server = self._asked()
         try:
             lock.say("indexing", None)
-            memory = self._held(space, shared=False)
+            memory = self._held(space, self._indexer(), shared=False)
             tidy(memory)
             yield memory
         finally:
@@ -118,19 +120,10 @@ class ServedKeep:
                 self._server = ServerMemory(self._address.url, self._options)
             return self._server
 
-    def _held(self, space: Space, shared: bool) -> Memory:
+    def _held(self, space: Space, indexer: str, shared: bool) -> Memory:
         server = self._asked()
         server.ensure_space(space.space_id, space.dim)
-        return Holding(server, self._indexer(), shared)
-
-    def _is_written(self) -> bool:
-        """Whether a process of this machine is writing just now."""
-        self.make()
-        lock = LibraryLock.take(self.folder)
-        if lock is None:
-            return True
-        lock.release()
-        return False
+        return Holding(server, indexer, shared)
 
     def _lock(self, wait_s: float, on_wait: Callable[[str], None]) -> LibraryLock:
         deadline, told = time.monotonic() + wait_s, False
@@ -152,12 +145,20 @@ class ServedKeep:
         It lies beside the ledger, not in it, so that it survives a ledger that is lost or copied.
         """
         path = self.folder / _INDEXER
-        self.make()
-        if not path.exists():
+        known = self._known_indexer()
+        if known is None:
             mine = path.with_name(f"{_INDEXER}.{os.getpid()}.{threading.get_ident()}")
             host = "".join(letter for letter in platform.node() if letter.isalnum() or letter in "-.")
             mine.write_text(f"{host}-{uuid.uuid4().hex[:12]}", encoding="ascii", errors="replace")
             with contextlib.suppress(FileExistsError):
                 os.link(mine, path)  # whole, or not at all
             mine.unlink()
-        return path.read_text(encoding="ascii").strip()
+            known = path.read_text(encoding="ascii").strip()
+        return known
+
+    def _known_indexer(self) -> str | None:
+        """That id, if it was ever made."""
+        try:
+            return (self.folder / _INDEXER).read_text(encoding="ascii").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None

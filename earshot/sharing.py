@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from earshot.limits import WAIT_S
 from earshot.lock import LibraryLock, holder_of
-from engine.errors import LibraryBusyError, LibraryError, MemoryStoreError
+from engine.errors import LibraryBusyError, MemoryStoreError
 from engine.memory.base import Memory
 from engine.memory.checks import check_filter
 from engine.memory.edge import EdgeMemory
@@ -116,7 +116,7 @@ class Sharing:
         with self._door:
             if self._edge is not None:
                 return True
-            lock = self._free_lock()
+            lock = LibraryLock.take(self._folder)
             if lock is None:
                 return False
             edge = EdgeMemory(self._memory_folder)
@@ -132,16 +132,6 @@ class Sharing:
                 raise
             self._edge = edge
             return True
-
-    def _free_lock(self) -> LibraryLock | None:
-        try:
-            return LibraryLock.take(self._folder)
-        except OSError as error:
-            raise LibraryError(
-                f"{error.filename or self._folder}: {error.strerror}",
-                "a library on a disk with locks, that we may write to",
-                "make it writable, or copy the folder to where you may write: `earshot status` alone can do without",
-            ) from error
 
     def _hosting(self, lock: LibraryLock) -> Host | None:
         """Somebody who answers the others; None where no socket can be made, then they wait for the lock."""

@@ -98,6 +98,37 @@ def test_a_machine_that_never_indexed_searches_and_counts(
         Library(qdrant.url, encoders=FakeEncoders("other"))
 
 
+def test_searching_needs_no_place_to_write_to(
+    qdrant: Stub, tmp_path: Path, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(qdrant) as library:
+        library.index([sounds(tmp_path / "sounds", 125, 500)])
+    machine("two")
+    with opened(qdrant, create=False) as library:
+        assert library.search("band500")
+        assert not {"lock", "indexer"} & {path.name for path in library.folder.iterdir()}
+    (tmp_path / "file").write_text("no folder can be made in it")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    with opened(qdrant, create=False) as library:
+        assert [Path(moment.path).name for moment in library.search("band500")] == ["500.wav"]
+        assert library.status().windows == 6
+        assert library.check()["memory"] == "0 windows, as many as the ledger has"
+        with pytest.raises(LibraryError, match="a folder to write in"):
+            library.index([tmp_path / "sounds"])
+    with pytest.raises(LibraryError, match="a folder to write in"):
+        opened(qdrant)
+
+
+def test_a_lock_that_cannot_be_taken_is_said(qdrant: Stub, tmp_path: Path) -> None:
+    folder = sounds(tmp_path / "sounds", 125)
+    with opened(qdrant) as library:
+        library.index([folder])
+        (library.folder / "lock").unlink()
+        (library.folder / "lock").mkdir()
+        with pytest.raises(LibraryError, match=r"lock: Is a directory.*make it writable"):
+            library.index([folder])
+
+
 def test_two_machines_fill_one_library(qdrant: Stub, tmp_path: Path, machine: Callable[[str], None]) -> None:
     here, there = sounds(tmp_path / "here", 125, 500), sounds(tmp_path / "there", 500, 2000)
     with opened(qdrant) as library:
