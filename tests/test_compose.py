@@ -123,6 +123,18 @@ def test_three_nodes_find_each_other() -> None:
         assert list(found.get("depends_on", {})) == ([] if node == NODES[0] else NODES[:1])
 
 
+def test_a_profile_is_one_node_or_three() -> None:
+    """What has no profile would be started with either."""
+    started = {
+        profile: [name for name, service in SERVICES.items() if profile in service.get("profiles", [profile])]
+        for profile in ("single", "cluster")
+    }
+    assert started == {"single": ["qdrant"], "cluster": NODES}
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert "COMPOSE_PROFILES=single" in guide
+    assert "--profile cluster" in guide
+
+
 def test_the_server_is_one_that_the_client_can_talk_to() -> None:
     """The client allows one minor version between them."""
     from importlib.metadata import version
