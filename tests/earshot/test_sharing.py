@@ -196,7 +196,7 @@ def test_a_holder_that_says_little_is_waited_for_all_the_same(
 def test_a_folder_without_locks_is_said(folder: Path) -> None:
     (folder / "lock").unlink()
     (folder / "lock").mkdir()
-    with pytest.raises(LibraryError, match=r"lock: Is a directory.*permissions"):
+    with pytest.raises(LibraryError, match=r"lock: Is a directory.*make it writable"):
         Sharing(folder, folder / "memory" / "sounds").ask(SPACE, nothing, lambda memory: memory.count())
 
 
