@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from earshot import Library
+from earshot.copying import copy_library
 from earshot.lock import LibraryLock
 from earshot.repair import NAMED, REBUILT, RENEWED, WHOLE, repair
 from engine.bundle import open_bundle
@@ -402,6 +403,23 @@ def test_the_command_says_what_it_did_and_by_its_status_what_is_left(place: Plac
     assert again.returncode == 3, "as long as something is to be heard again"
     assert "nothing to repair" not in again.stdout
     assert "run `earshot index` on your folders again: it hears 6 sounds anew" in again.stdout
+
+
+def test_a_library_that_lost_all_is_no_place_for_a_copy(place: Place, tmp_path: Path):
+    """Its ledger still knows what is to be heard again."""
+    other = Place(tmp_path / "sounds", tmp_path / "other")
+    write_sound(other.sounds / "a.wav", tone(2.0, rate_hz=8000, hz=700.0), rate_hz=8000)
+    other.index()
+    ledger = Ledger(place.ledger)
+    ledger.forget_path(place.sounds / "text.wav")
+    ledger.close()
+    shutil.rmtree(place.memory)
+    assert repair(place.library).waiting == 6
+    with place.open() as library:
+        state = library.status()
+    assert (state.files, state.failed, state.lost) == (0, 0, 6)
+    with pytest.raises(LibraryError, match="a library in"):
+        copy_library(other.library, place.library)
 
 
 def test_a_newer_ledger_is_no_damage(place: Place, tmp_path: Path):
