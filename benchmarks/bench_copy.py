@@ -12,11 +12,12 @@ import pytest
 from benchmarks.library import fill_library
 
 WINDOWS = 40_000
-COPY = """
-import json, resource, sys
+COPY = r"""
+import json, re, sys
+from pathlib import Path
 from earshot.copying import copy_library
 report = copy_library(sys.argv[1], sys.argv[2]).to_dict()
-report["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+report["peak_mb"] = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 print(json.dumps(report))
 """
 

@@ -18,10 +18,10 @@ def rss_mb() -> dict[str, int]:
     """Resident memory now, of its own (``anon``) and of mapped files (``file``), and its peak so far."""
     try:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        now = {key: int(status[name].split()[0]) // 1024 for key, name in (("anon", "RssAnon"), ("file", "RssFile"))}
     except OSError:  # no Linux
-        now = {}
-    return now | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+        return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    fields = (("anon", "RssAnon"), ("file", "RssFile"), ("peak", "VmHWM"))
+    return {key: int(status[name].split()[0]) // 1024 for key, name in fields}
 
 
 def fill(folder: Path, count: int) -> dict[str, object]:
