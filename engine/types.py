@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -151,6 +151,39 @@ class Moment:
             "title": self.title,
             "caption": self.caption,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A caption that is remembered, as nearest to some vector.
+
+    ``vector`` is its text's, float32 ``[dim]``, L2-normalised; ``score`` the cosine with what was asked, -1..1.
+    ``language`` is an ISO 639-3 code, or empty where nobody said; ``source`` says who wrote it, see
+    ``engine.memory.captions``.
+    """
+
+    text: str
+    language: str
+    source: str
+    vector: FloatArray = field(repr=False, compare=False)
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A sentence about a sound. ``score`` is how far it is to be believed, 0..1.
+
+    ``evidence`` are the remembered captions that weighed most in it, the heaviest first.
+    """
+
+    text: str
+    score: float
+    language: str
+    evidence: tuple[Remembered, ...] = ()
+
+
+#: The k remembered captions nearest to a vector ``[dim]``, best first.
+Nearest: TypeAlias = Callable[[FloatArray, int], list[Remembered]]
 
 
 def point_id(content_sha256: str, space_id: str, window_index: int) -> str:
