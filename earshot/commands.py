@@ -16,7 +16,9 @@ from typer.core import TyperGroup
 from earshot import __version__, show
 from earshot.bundles import bundle_app
 from earshot.cli import EXIT_FAILED, EXIT_INTERRUPTED, STOPPED, Through, describe
+from earshot.evaluate import eval_app
 from earshot.limits import MOST_RESULTS
+from earshot.train import train_app
 from engine.errors import EarshotError
 from indexer.paths import path_text, text_path
 
@@ -64,6 +66,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(train_app, name="train")
+app.add_typer(eval_app, name="eval")
 
 LibraryOption = Annotated[
     str | None,

@@ -18,10 +18,14 @@ Floats = NDArray[np.float64]
 
 def ranked(scores: Scores, relevant: Relevance) -> Relevance:
     """Relevance ``[queries, items]`` in the order of falling score. Raises ``ValueError`` if shapes differ."""
+    return np.take_along_axis(relevant, ranked_order(scores, relevant), axis=1)
+
+
+def ranked_order(scores: Scores, relevant: Relevance) -> NDArray[np.intp]:
+    """The items' numbers ``[queries, items]`` by falling score. Raises ``ValueError`` if shapes differ."""
     if scores.shape != relevant.shape:
         raise ValueError(f"found scores {scores.shape} and relevance {relevant.shape}, expected the same shape")
-    order = np.lexsort((relevant, -scores), axis=1)
-    return np.take_along_axis(relevant, order, axis=1)
+    return np.lexsort((relevant, -scores), axis=1)
 
 
 def hits_at(scores: Scores, relevant: Relevance, k: int) -> Floats:
