@@ -17,16 +17,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from engine.errors import LibraryError
-
-_LOSSLESS = (
-    ".wav .wave .bwf .rf64 .w64 .flac .aif .aiff .aifc .afc .caf .au .snd .voc .nist .sph .ircam .avr .svx .paf .pvf "
-    ".wv .ape .tta .alac .dsf .dff"
-)
-_LOSSY = ".mp1 .mp2 .mp3 .mpga .ogg .oga .opus .spx .m4a .m4b .m4r .aac .adts .wma .asf .ac3 .eac3 .dts .amr .mpc .mka"
-_VIDEO = ".mp4 .m4v .mov .mkv .webm .avi .wmv .mpg .mpeg .mts .m2ts .flv .3gp .ogv .mxf"
-
-AUDIO_SUFFIXES = frozenset(f"{_LOSSLESS} {_LOSSY} {_VIDEO}".split())
-"""Extensions, in lower case and with their dot, of files that are taken for sound."""
+from engine.formats import AUDIO_SUFFIXES
 
 _NAMEABLE_SUFFIX = re.compile(r"\.(?=.*[a-z])[a-z0-9_+-]{1,10}")
 _KINDS = {stat.S_IFIFO: "a fifo", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}

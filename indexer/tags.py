@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import mutagen
 from mutagen.id3 import ID3
 
-from indexer.scan import AUDIO_SUFFIXES
+from engine.formats import AUDIO_SUFFIXES
 
 MAX_TEXT_CHARS = 2_000
 """No text longer than this is kept: a tag is a label, and labels go into every payload."""

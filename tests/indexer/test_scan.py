@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import LibraryError
-from indexer.scan import AUDIO_SUFFIXES, Found, LeftOut, ScanSummary, scan
+from engine.formats import AUDIO_SUFFIXES
+from indexer.scan import Found, LeftOut, ScanSummary, scan
 
 
 def make(folder: Path, *names: str, content: bytes = b"x") -> None:
