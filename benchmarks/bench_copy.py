@@ -13,11 +13,11 @@ from benchmarks.library import fill_library
 
 WINDOWS = 40_000
 COPY = r"""
-import json, re, sys
-from pathlib import Path
+import json, sys
+from benchmarks.peak import peak_mb
 from earshot.copying import copy_library
 report = copy_library(sys.argv[1], sys.argv[2]).to_dict()
-report["peak_mb"] = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+report["peak_mb"] = round(peak_mb())
 print(json.dumps(report))
 """
 

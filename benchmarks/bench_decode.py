@@ -19,14 +19,15 @@ from benchmarks.sounds import write_mixed_library
 CORES = 2
 RUNS = 3
 DECODE = """
-import json, os, resource, sys, time
+import json, os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 cores = int(sys.argv[3])
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+from benchmarks.peak import peaks_of_children_mb
 from engine.audio import open_clip
 from engine.bundle import open_bundle
-from indexer.decoding import borrowed, end_workers
+from indexer.decoding import borrowed
 from indexer.tags import read_tags
 rate_hz = open_bundle("starter").manifest.space.sample_rate_hz
 files = sorted(path for path in Path(sys.argv[2]).rglob("*") if path.is_file())
@@ -50,8 +51,7 @@ with ThreadPoolExecutor(cores) as threads:
     work = {"threads": in_thread, "processes": in_process}[sys.argv[1]]
     samples = sum(threads.map(work, [files[n::cores] for n in range(cores)]))
 wall_s = time.perf_counter() - started
-end_workers()
-print(json.dumps([samples / rate_hz / wall_s, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
+print(json.dumps([samples / rate_hz / wall_s, max(peaks_of_children_mb(), default=0)]))
 """
 START = """
 import json, time

@@ -21,18 +21,13 @@ from benchmarks.targets import judge
 CORES = 2
 RUNS = 3
 LIMITED = r"""
-import json, os, re, resource, sys
-from pathlib import Path
+import json, os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[3])])
+from benchmarks.peak import peak_mb, peaks_of_children_mb
 from earshot import Library
-from indexer.decoding import end_workers
 with Library(sys.argv[1], device="cpu") as library:
     report = library.index([sys.argv[2]]).to_dict()
-end_workers()
-# ru_maxrss of this process would count its parent, from before it became a program of its own.
-ours = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-largest_worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-report["peak_mb"] = (ours + int(sys.argv[3]) * largest_worker) / 1024
+report["peak_mb"] = peak_mb() + sum(peaks_of_children_mb())  # the decode processes wait for another run
 print(json.dumps(report))
 """
 

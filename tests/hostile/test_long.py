@@ -14,19 +14,15 @@ import pytest
 HOURS = 24 if os.environ.get("EARSHOT_LONG") else 3
 RATE_HZ = 8000
 RUN = r"""
-import json, re, resource, sys
-from pathlib import Path
+import json, sys
+from benchmarks.peak import peak_mb, peaks_of_children_mb
 from earshot import Library
 from engine.fakes import FakeEncoders
-from indexer.decoding import end_workers
 with Library(sys.argv[1], encoders=FakeEncoders(window_s=10.0, hop_s=10.0)) as library:
     report = library.index([sys.argv[2]])
     library.check()
     [moment] = library.search("band500", min_relevance=0)
-end_workers()
-# ru_maxrss of this process would count its parent, from before it became a program of its own.
-ours = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-peaks = [ours / 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]
+peaks = [peak_mb(), max(peaks_of_children_mb())]
 print(json.dumps([report.windows, report.audio_s, report.failed, moment.duration_s, *peaks]))
 """
 
