@@ -7,13 +7,12 @@ sounds, and are frozen: a test keeps their sha256. Whatever a captioner learns f
 from __future__ import annotations
 
 import csv
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.caption_metrics import words
 from trainer.data import Row, hold_out, training_rows
 
 FOLDER = Path(__file__).parent / "recipes" / "captions"
@@ -61,16 +60,6 @@ def _read(name: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     return [(tuple(about), tuple(captions.split(" | "))) for *about, captions in rows]
 
 
-def words_of(text: str) -> list[str]:
-    """A text's words: no case, no punctuation, no accents.
-
-    >>> words_of("A dog's bark, far off.")
-    ['a', "dog's", 'bark', 'far', 'off']
-    """
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return re.findall(r"[\w']+", "".join(letter for letter in plain if not unicodedata.combining(letter)))
-
-
 class Echoes:
     """Finds the texts that say nearly what a reference says.
 
@@ -83,9 +72,9 @@ class Echoes:
         self._holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
         self._needed: list[float] = []
         for reference in references:
-            words = words_of(reference)
-            self._whole.add(_told(words))
-            grams = _grams(words)
+            told = words(reference)
+            self._whole.add(_plain(told))
+            grams = _grams(told)
             if len(grams) >= 2:
                 for gram in grams:
                     self._holders[gram].append(len(self._needed))
@@ -93,19 +82,19 @@ class Echoes:
 
     def __contains__(self, text: str) -> bool:
         """Whether ``text`` echoes a reference."""
-        words = words_of(text)
-        if _told(words) in self._whole:
+        told = words(text)
+        if _plain(told) in self._whole:
             return True
         shared: dict[int, int] = defaultdict(int)
-        for gram in _grams(words):
+        for gram in _grams(told):
             for number in self._holders.get(gram, ()):
                 shared[number] += 1
         return any(count >= self._needed[number] for number, count in shared.items())
 
 
-def _told(words: list[str]) -> tuple[str, ...]:
-    return tuple(word for word in words if word not in ("a", "an", "the"))
+def _plain(told: list[str]) -> tuple[str, ...]:
+    return tuple(word for word in told if word not in ("a", "an", "the"))
 
 
-def _grams(words: list[str]) -> set[tuple[str, ...]]:
-    return {tuple(words[start : start + GRAM]) for start in range(len(words) - GRAM + 1)}
+def _grams(told: list[str]) -> set[tuple[str, ...]]:
+    return {tuple(told[start : start + GRAM]) for start in range(len(told) - GRAM + 1)}

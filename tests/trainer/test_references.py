@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.bundle import file_sha256
+from trainer.caption_metrics import words
 from trainer.data import read_rows
 from trainer.references import (
     FOLDER,
@@ -19,7 +20,6 @@ from trainer.references import (
     dev_references,
     held_references,
     reference_sentences,
-    words_of,
 )
 
 DATA = Path("../shared/data")
@@ -61,7 +61,7 @@ def test_echoes(text: str, echo: bool) -> None:
 
 def slow_echo(text: str, reference: str) -> bool:
     """The rule, word for word."""
-    here, there = words_of(text), words_of(reference)
+    here, there = words(text), words(reference)
     articles = ("a", "an", "the")
     if [word for word in here if word not in articles] == [word for word in there if word not in articles]:
         return True
