@@ -12,8 +12,8 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -309,6 +309,32 @@ class Ledger:
                 wanted = (row for row in rows if table != "settings" or row[0] not in but)
                 marks = ", ".join("?" for _ in rows.description)
                 self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", wanted)
+
+    def become(self, other: Ledger, settings: Mapping[str, Any]) -> None:
+        """Hold what another ledger says of files and contents, and nothing else, with these settings beside our others.
+
+        All in one transaction, so that whoever reads meanwhile sees the one or the other.
+        """
+        with other._lock, self.transaction():
+            for table in ("files", "contents"):
+                self._db.execute(f"DELETE FROM {table}")
+                rows = other._db.execute(f"SELECT * FROM {table}")
+                names = ", ".join(name for name, *_ in rows.description)
+                marks = ", ".join("?" for _ in rows.description)
+                self._db.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
+            for key, value in settings.items():
+                self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, json.dumps(value)))
+
+    def copy_to(self, path: Path) -> None:
+        """Write all of it to another file, which is whole or not there. Raises ``LibraryError``."""
+        unfinished = path.with_name(f"{path.name}.new")
+        unfinished.unlink(missing_ok=True)
+        with self._used(), closing(sqlite3.connect(unfinished)) as copy:
+            copy.execute("PRAGMA synchronous=FULL")
+            self._db.backup(copy)
+        for end in ("-wal", "-shm"):  # of what stood there before
+            path.with_name(path.name + end).unlink(missing_ok=True)
+        unfinished.replace(path)
 
     def rebuild(self, points: Iterable[Remembered]) -> int:
         """Take contents and paths from ``points``, all that the memory holds, in any order. Bounded memory.

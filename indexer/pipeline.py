@@ -25,7 +25,7 @@ from indexer.flow import Flow
 from indexer.hearing import Decoder
 from indexer.ledger import Ledger
 from indexer.report import IndexReport, Progress
-from indexer.scan import Found, ScanSummary, scan
+from indexer.scan import Found, LeftOut, ScanSummary, scan
 from indexer.tidy import doubt, mend, present_roots, prune, remove_orphans
 from indexer.writer import Heard, Message, Writer
 
@@ -49,8 +49,11 @@ def index(
     ledger: Ledger,
     options: IndexOptions,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    listed: Iterable[Found | LeftOut] | None = None,
 ) -> IndexReport:
     """Hear every new or changed sound under ``roots`` into the memory; known ones are skipped.
+
+    With ``listed``, those files instead of what lies under ``roots``.
 
     A file that can't be heard is recorded with its reason and the run goes on. What the memory has lost since it was
     heard, wholly or in part, is heard again. Ctrl-C, once or often, lets the batch in the encoder finish, saves every
@@ -65,7 +68,9 @@ def index(
     """
     started = time.perf_counter()
     flow, report, summary = Flow(), IndexReport(), ScanSummary()
-    found = summary.sift(scan(present_roots(roots, ledger, options.prune_anyway) if options.prune else roots))
+    if listed is None:
+        listed = scan(present_roots(roots, ledger, options.prune_anyway) if options.prune else roots)
+    found = summary.sift(listed)
     progress = Progress(report, started)
     writer = Writer(encoders.space, memory, ledger, report)
     with flow.timed("write"):

@@ -181,6 +181,11 @@ class _Walk:
             yield _file(path)
 
 
+def listed(path: Path) -> Found | LeftOut:
+    """One file by its absolute path, whatever its name."""
+    return _file(os.fspath(path))
+
+
 def absolute(root: str | Path) -> str:
     """A root as its files are known by: without following links, except where ``..`` makes that ambiguous."""
     path = Path(root)

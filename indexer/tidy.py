@@ -124,12 +124,13 @@ def prune(roots: Sequence[Path], memory: Memory, ledger: Ledger) -> int:
     for root in roots:
         gone = (row for row in ledger.files_under(Path(absolute(root))) if is_gone(row.path))
         while rows := list(islice(gone, FORGET_AT_ONCE)):
-            _forget(rows, memory, ledger)
+            forget(rows, memory, ledger)
             pruned += len(rows)
     return pruned
 
 
-def _forget(rows: Sequence[FileRow], memory: Memory, ledger: Ledger) -> None:
+def forget(rows: Sequence[FileRow], memory: Memory, ledger: Ledger) -> None:
+    """Forget these files; contents that have no other become orphans."""
     gone = {row.path for row in rows}
     is_shared = False
     for sha256 in dict.fromkeys(row.sha256 for row in rows if row.sha256):
