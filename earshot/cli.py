@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 EXIT_FAILED = 1
+EXIT_FAILED_FILES = 3
 EXIT_INTERRUPTED = 130
 STOPPED = "Stopped: nothing is lost, the same command goes on from here."
 

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from earshot import __version__, show
 from earshot.bundles import bundle_app
-from earshot.cli import EXIT_FAILED, EXIT_INTERRUPTED, STOPPED, Through, describe
+from earshot.cli import EXIT_FAILED, EXIT_FAILED_FILES, EXIT_INTERRUPTED, STOPPED, Through, describe
 from earshot.evaluate import eval_app
 from earshot.limits import MOST_RESULTS
 from earshot.train import train_app
@@ -25,8 +25,6 @@ from indexer.paths import path_text, text_path
 if TYPE_CHECKING:
     from earshot.library import Library
     from engine.types import Moment
-
-EXIT_FAILED_FILES = 3
 
 
 class _Commands(TyperGroup):

@@ -217,6 +217,21 @@ def index_progress(show: bool) -> Iterator[Callable[[IndexProgress], None]]:
 
 
 @contextmanager
+def steps_progress(show: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """One live line on stderr: the step, how many are done, and of how many. Nothing where nobody watches."""
+    if not (show and err.is_terminal):
+        yield lambda step, done, total: None
+        return
+    with _bar() as bar:
+        task = bar.add_task("", total=None)
+
+        def draw(step: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{step} {done}/{total}", completed=done, total=total)
+
+        yield draw
+
+
+@contextmanager
 def copy_progress(show: bool) -> Iterator[Callable[[CopyProgress], None]]:
     """One live line on stderr: what is being done, and how many windows of all. Nothing where nobody watches."""
     if not (show and err.is_terminal):

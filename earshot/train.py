@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from earshot import show
+from earshot.cli import EXIT_FAILED_FILES
 from engine.errors import EarshotError
+
+if TYPE_CHECKING:
+    from trainer.check import CheckReport
 
 train_app = typer.Typer(help="Teach a model your own sounds and words.", no_args_is_help=True)
 
@@ -38,4 +44,39 @@ def check(
 
     Every sound is hashed and decoded. Exit status: 0 nothing is wrong, 3 something is, 1 it can't be read.
     """
-    raise NotImplementedError
+    from earshot.places import expanded
+
+    with trainer_extra():
+        from trainer.check import check as check_data
+
+        with show.steps_progress(not as_json) as draw:
+            report = check_data(expanded(manifest), draw)
+    if as_json:
+        show.print_json(report.to_dict())
+    else:
+        print_check(report)
+    if report.problems:
+        raise typer.Exit(EXIT_FAILED_FILES)
+
+
+def print_check(report: CheckReport) -> None:
+    """The problems, each with its line; then what there is to learn from."""
+    for problem in report.problems:
+        show.say(str(problem), style="red")
+    if report.problems:
+        kinds = Counter(problem.kind for problem in report.problems)
+        show.say(f"problems  {', '.join(f'{kind} {count}' for kind, count in kinds.most_common())}", style="red")
+    facts = {
+        "read as": report.layout,
+        "clips": f"{report.clips}, {report.labelled} of them with captions, {report.hours:.2f} h",
+        "captions": _counts(report.captions),
+        "splits": _counts(report.splits),
+        "ignored": ", ".join(report.ignored),
+    }
+    for name, value in facts.items():
+        if value:
+            show.say(f"{name:>8}  {value}")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from engine.errors import EarshotError
+from engine.types import Clip
+from trainer.sounds import Span, content_sha256, open_sound
 
 DEFAULT_LANGUAGE = "eng"
 DEFAULT_SPLIT = "train"
@@ -62,13 +64,21 @@ class Example:
     tags: tuple[str, ...] = ()
     split: str = DEFAULT_SPLIT
     member: str = ""
-    span: tuple[int, int] | None = None
+    span: Span = None
     place: Place = field(default=Place(Path()), compare=False)
 
     @property
     def name(self) -> str:
         """What a person finds it by."""
         return f"{self.audio}!{self.member}" if self.member else str(self.audio)
+
+    def open(self, sample_rate_hz: int) -> Clip:
+        """The clip, as ``engine.audio.open_clip`` gives it. Raises ``AudioError``, here and from ``blocks``."""
+        return open_sound(self.audio, self.span, Path(self.member).suffix, sample_rate_hz)
+
+    def content_sha256(self) -> str:
+        """The sha256 of the sound's bytes, in hex. Raises ``AudioError``."""
+        return content_sha256(self.audio, self.span)
 
 
 @dataclass(frozen=True, slots=True)

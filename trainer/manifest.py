@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.examples import Dataset
+from trainer import layouts
+from trainer.examples import Caption, DataError, Dataset, Example, Place, Problem
+from trainer.rows import COLUMNS, Rows, csv_columns, csv_rows, json_lines
+from trainer.shards import read_shard
+
+__all__ = ["Caption", "DataError", "Dataset", "Example", "Problem", "read_data"]
 
 
 def read_data(path: Path) -> Dataset:
@@ -29,4 +34,60 @@ def read_data(path: Path) -> Dataset:
 
     Raises ``DataError`` where there is nothing that could be read.
     """
-    raise NotImplementedError
+    path = Path(path)
+    rows = Rows()
+    try:
+        layout = _folder(path, rows) if path.is_dir() else _file(path, rows)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}", "training data", "check the path") from error
+    return rows.dataset(path, layout)
+
+
+def _file(path: Path, rows: Rows) -> str:
+    """Read one file; the name of what it is."""
+    kind = path.suffix.lower()
+    if kind == ".jsonl":
+        for place, row in json_lines(path, rows):
+            rows.add_row(place, row, path.parent)
+        return "JSONL"
+    if kind in (".csv", ".tsv"):
+        return _table(path, rows)
+    if kind == ".json":
+        layouts.wavcaps(path, rows)
+        return "WavCaps"
+    if kind == ".tar":
+        read_shard(path, rows)
+        return "WebDataset"
+    if not path.exists():
+        raise DataError(f"no {path}", "training data", "check the path")
+    raise DataError(f"{path}", "a .jsonl, .csv, .tsv, .tar or .json file, or a folder", "convert it to one of them")
+
+
+def _table(path: Path, rows: Rows) -> str:
+    if layout := layouts.of_table(path):
+        layout.read(path, rows)
+        return layout.name
+    columns = csv_columns(path)
+    if "audio" not in columns:
+        there = ", ".join(sorted(columns)) or "none"
+        raise DataError(
+            f"{path} with the columns {there}", f"audio, and any of {', '.join(COLUMNS[1:])}", "name them so"
+        )
+    for place, row in csv_rows(path, rows):
+        rows.add_row(place, row, path.parent)
+    return "CSV"
+
+
+def _folder(folder: Path, rows: Rows) -> str:
+    if published := layouts.in_folder(folder):
+        name, tables = published
+        for path, read in tables:
+            read(path, rows)
+        return name
+    if shards := sorted(folder.glob("*.tar")):
+        for path in shards:
+            read_shard(path, rows)
+        return "WebDataset"
+    for path in layouts.sounds_below(folder):
+        rows.add(Place(path), path, id=str(path.relative_to(folder)))
+    return "a folder of unlabelled sounds"
