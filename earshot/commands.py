@@ -15,8 +15,8 @@ from typer.core import TyperGroup
 
 from earshot import __version__, show
 from earshot.bundles import bundle_app
+from earshot.caption_eval import eval_app  # `earshot.evaluate`'s, with `captions` in it
 from earshot.cli import EXIT_FAILED, EXIT_FAILED_FILES, EXIT_INTERRUPTED, STOPPED, Through, describe
-from earshot.evaluate import eval_app
 from earshot.limits import MOST_RESULTS
 from earshot.train import train_app
 from engine.errors import EarshotError

@@ -1,0 +1,81 @@
+"""Captions are read from whatever a program wrote, and found beside the references of the same clip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainer.examples import Caption, Example
+from trainer.said import Said, SaidError, beside, read_said
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "path,caption,score\na.wav,rain,0.1\na.wav,heavy rain,0.9\nb.wav,a dog,\n"),
+        ("a.tsv", "file_name\tprediction\na.wav\theavy rain\nb.wav\ta dog\n"),
+        ("a.jsonl", '{"audio": "a.wav", "caption": "heavy rain"}\n\n{"audio": "b.wav", "caption": "a dog"}\n'),
+        ("a.json", '[{"path": "a.wav", "captions": ["heavy rain"]}, {"path": "b.wav", "text": "a dog"}]'),
+    ],
+)
+def test_tables(tmp_path: Path, name: str, text: str) -> None:
+    assert read_said(write(tmp_path / name, text)) == {"a.wav": "heavy rain", "b.wav": "a dog"}
+
+
+def test_of_a_clips_moments_the_surest_speaks(tmp_path: Path) -> None:
+    moments = [{"text": "hum", "score": 0.2}, {"text": "a dog barks", "score": 0.7}, {"text": "wind", "score": 0.5}]
+    table = write(tmp_path / "a.json", json.dumps({"files": [{"path": "a.wav", "captions": moments}]}))
+    assert read_said(table) == {"a.wav": "a dog barks"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("a.csv", "clip,caption\na.wav,rain\n", "a.csv:2 with clip, caption"),
+        ("a.csv", "path,caption\n", "no captions in"),
+        ("a.jsonl", '{"path": "a.wav", "caption": "rain"}\n{"path"\n', "a.jsonl:2"),
+        ("a.json", '["rain"]', "entry 1: str"),
+        ("a.json", "7", "int"),
+    ],
+)
+def test_what_cannot_be_read_is_said_with_its_place(tmp_path: Path, name: str, text: str, found: str) -> None:
+    with pytest.raises(SaidError, match=found):
+        read_said(write(tmp_path / name, text))
+
+
+def test_absent_and_wrongly_encoded_tables(tmp_path: Path) -> None:
+    with pytest.raises(SaidError, match="No such file"):
+        read_said(tmp_path / "none.csv")
+    (tmp_path / "latin.csv").write_bytes("path,caption\na.wav,chien qui aboie près\n".encode("latin-1"))
+    with pytest.raises(SaidError, match="not UTF-8"):
+        read_said(tmp_path / "latin.csv")
+
+
+def test_clips_are_the_same_by_path_or_by_a_name_that_only_one_has() -> None:
+    def example(path: str, *told: Caption) -> Example:
+        return Example(path, Path(path), told)
+
+    rain, pluie = Caption("it rains"), Caption("il pleut", "fra")
+    examples = [
+        example("/x/a.wav", rain, pluie),
+        example("/x/b.wav", rain),
+        example("/y/b.wav", rain),
+        example("/x/c.wav", rain),
+        example("/x/d.wav", pluie),
+    ]
+    said = {"elsewhere/a.wav": "rain", "/y/b.wav": "drizzle", "/z/d.wav": "pluie"}
+    found, missing = beside(said, examples, "eng")
+    assert found == [
+        Said(Path("/x/a.wav"), "rain", ("it rains",)),
+        Said(Path("/y/b.wav"), "drizzle", ("it rains",)),
+    ]
+    assert missing == ["/x/b.wav", "/x/c.wav"]  # d has no reference in English: nobody asks for it
+    everything, _ = beside(said, examples, None)
+    assert everything[0].references == ("it rains", "il pleut")
