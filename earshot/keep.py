@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from earshot.places import LEDGER, default_folder, expanded, make_folder
+from earshot.places import CAPTIONS, LEDGER, MEMORY, default_folder, expanded, make_folder
 from earshot.sharing import SharedReader, Sharing
+from earshot.spaces import FolderSpaces, Spaces
 from engine.errors import LibraryError
-from engine.memory.base import Memory
+from engine.memory.base import CAPTION_FIELDS, Memory
+from engine.memory.captions import CaptionMemory
 from engine.memory.edge import EdgeMemory
 from engine.memory.server_options import is_url
 from engine.types import Space
@@ -40,6 +42,10 @@ class Keep(Protocol):
     def memory(self) -> str:
         """Which memory it has, and where, for ``status``."""
 
+    @property
+    def spaces(self) -> Spaces:
+        """Its spaces beside the one that answers."""
+
     def exists(self) -> bool:
         """Whether there is a library here; of one on a server this machine may know without asking."""
 
@@ -66,6 +72,17 @@ class Keep(Protocol):
         Where another process is writing, it waits for ``wait_s`` and tells ``on_wait`` once for whom. Raises as
         ``reading`` does.
         """
+
+    def recalling(self, space: Space | None = None) -> AbstractContextManager[CaptionMemory | None]:
+        """The captions it remembers, to be read only, for the time inside; None where none were ever remembered.
+
+        Without a ``space`` those of whichever there is. Raises as ``reading`` does.
+        """
+
+    def remembering(
+        self, space: Space, wait_s: float, on_wait: Callable[[str], None]
+    ) -> AbstractContextManager[CaptionMemory]:
+        """The captions it remembers, to be written, for the time inside; else as ``writing``."""
 
     def close(self) -> None:
         """Let go of all that is open. Twice is fine."""
@@ -97,7 +114,10 @@ class FolderKeep:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._sharing = Sharing(folder, self._memory_folder)
+        self.spaces = FolderSpaces(folder)
+        self._sharing = Sharing(folder, self._memory_folder, prepare=self.spaces.settle)
+        # A lock and a socket of its own: what is remembered is held by whoever asks for it, whoever holds the sounds.
+        self._captions = Sharing(self._captions_folder, self._captions_folder, CAPTION_FIELDS)
 
     @property
     def name(self) -> str:
@@ -111,7 +131,11 @@ class FolderKeep:
 
     @property
     def _memory_folder(self) -> Path:
-        return self.folder / "memory" / "sounds"
+        return self.folder / MEMORY
+
+    @property
+    def _captions_folder(self) -> Path:
+        return self.folder / CAPTIONS
 
     def exists(self) -> bool:
         """See ``Keep.exists``. Raises ``LibraryError`` for a folder that may not be looked into."""
@@ -128,7 +152,7 @@ class FolderKeep:
 
     def known_space(self) -> tuple[str, int] | None:
         """See ``Keep.known_space``."""
-        return EdgeMemory(self._memory_folder).known_space()
+        return self.spaces.known()
 
     def totals(self) -> Totals | None:
         """See ``Keep.totals``: all of it is in the ledger."""
@@ -147,6 +171,35 @@ class FolderKeep:
         with self._sharing.writing(space, tidy, wait_s, on_wait) as memory:
             yield memory
 
+    @contextmanager
+    def recalling(self, space: Space | None = None) -> Iterator[CaptionMemory | None]:
+        """See ``Keep.recalling``."""
+        known = EdgeMemory(self._captions_folder).known_space()
+        if known is None:
+            yield None
+        else:
+            space = space or bare_space(*known)
+            yield CaptionMemory(SharedReader(self._captions, space, leave), space.space_id)
+
+    @contextmanager
+    def remembering(self, space: Space, wait_s: float, on_wait: Callable[[str], None]) -> Iterator[CaptionMemory]:
+        """See ``Keep.remembering``."""
+        make_folder(self._captions_folder)
+        with self._captions.writing(space, leave, wait_s, on_wait) as memory:
+            yield CaptionMemory(memory, space.space_id)
+
     def close(self) -> None:
         """See ``Keep.close``."""
-        self._sharing.close()
+        try:
+            self._sharing.close()
+        finally:
+            self._captions.close()
+
+
+def bare_space(space_id: str, dim: int) -> Space:
+    """As much of a space as a keep wants to know."""
+    return Space(space_id, dim, sample_rate_hz=0, window_s=0.0, hop_s=0.0, pad="repeat")
+
+
+def leave(memory: Memory) -> None:
+    """Tidies nothing."""

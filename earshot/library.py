@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,27 +13,33 @@ import numpy as np
 
 from earshot.copying import COPY, lost_ledger, require_whole
 from earshot.keep import keep_at
-from earshot.limits import MOST_RESULTS, WAIT_S
-from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, load_encoders
+from earshot.limits import MOST_RESULTS, MOST_TEXTS, WAIT_S
+from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, load_encoders, shipped_captions
 from earshot.places import LEDGER, MEMORY, expanded, no_library
+from earshot.spaces import PREVIOUS, SPACE
 from engine.encoders import Encoders, encode_sound, query_vectors
-from engine.errors import BundleError, LibraryError, MemoryStoreError, QueryError, SpaceMismatchError
+from engine.errors import BundleError, EarshotError, LibraryError, MemoryStoreError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
 from engine.search import calibration_for, find_moments, parse_filter
-from engine.types import Device, FloatArray, Moment
+from engine.types import Device, Filter, FloatArray, Moment, Remembered
 from indexer.ledger import FileRow, Ledger
 from indexer.tidy import remove_orphans
 
 if TYPE_CHECKING:
+    from earshot.reindexing import ReindexReport
+    from earshot.remembering import RememberReport
+    from engine.memory.captions import Said
     from indexer.report import IndexReport, Progress
 
+#: How long a search waits before it asks again, where the library is just being switched to another space.
+_SWITCH_S = 0.05
 _LOST = "some sounds can't be found until `earshot index` hears them again"
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """What a library holds. ``failed`` counts files that could not be heard, ``lost`` those to be heard again, because
-    the memory has lost their vectors; of a server those of this machine.
+    the memory has lost their vectors; of a server those of this machine. ``captions`` are those remembered.
 
     Of a server, ``files`` counts different sounds, and ``audio_s`` is estimated where these are very many. ``remark``
     says why the counts are not those of the memory, if so.
@@ -43,8 +50,11 @@ class Status:
     failed: int
     lost: int
     audio_s: float
+    captions: int
     space_id: str
     memory: str
+    previous: str = ""
+    filling: str = ""
     remark: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,6 +99,7 @@ class Library:
         self._keep = keep_at(folder)
         self._device: Device = device
         self._bundle = bundle
+        self._is_pinned = bundle is not None or encoders is not None  # to its space, wherever the library goes
         self._closed = False
         self._remarks: list[str] = []
         known = self._keep.exists()
@@ -146,6 +157,11 @@ class Library:
                 ) from error
             self._settle_space()
         return self._loaded
+
+    @property
+    def _has_moved_on(self) -> bool:
+        """Whether the library answers in another space by now than that of the towers."""
+        return self._loaded is not None and self._ledger.setting(SPACE) != self._loaded.space.space_id
 
     def _settle_space(self) -> None:
         """Keep to the space the library was made in; a new library takes that of its bundle."""
@@ -226,6 +242,76 @@ class Library:
         self._remarks.clear()  # the report says it
         return report
 
+    def reindex(
+        self,
+        bundle: str | Path | None = None,
+        paths: Sequence[str | Path] = (),
+        *,
+        encoders: Encoders | None = None,
+        jobs: int | None = None,
+        retry_failed: bool = False,
+        even_if_gone: bool = False,
+        wait_s: float = WAIT_S,
+        on_wait: Callable[[str], None] = lambda _: None,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> ReindexReport:
+        """Hear every known sound anew with another bundle, and what is new under ``paths``; then answer with that one.
+
+        Until it has heard all, every process searches, and may index, in the space of before; that one stays for
+        ``rollback`` until the next time. Stopped or killed, the same call goes on. Files that are gone can't be heard:
+        the report's ``gone`` names them, and only the space of before has their sound.
+
+        Args:
+            bundle: The model, by name or folder.
+            paths: Files and folders in which there may be new sounds.
+            encoders: Towers to use instead of a bundle's.
+            jobs: Decoding processes; default: one for each core.
+            retry_failed: Try files again that an earlier, stopped call could not hear.
+            even_if_gone: Switch though so many files are gone that they may only seem so, as those of a disk that is
+                away; otherwise ``index.refused`` of the report says why not.
+            wait_s: How long to wait where another process is writing.
+            on_wait: Called once before waiting, with who that is.
+            on_progress: Called a few times a second at most, in this thread.
+            say: Called before the work begins, with how much room it takes.
+
+        Raises ``LibraryError`` where nothing was heard yet, or a path is missing; ``MemoryStoreError`` where the disk
+        has not that much room; ``LibraryBusyError``; ``BundleError``.
+        """
+        from earshot.reindexing import Reindexing, Waiting
+        from indexer.pipeline import IndexOptions
+
+        self._require_open()
+        towers = encoders or load_encoders(bundle or DEFAULT_BUNDLE, self._device)
+        _ = towers.audio  # a broken model or a missing device is said before any work is done
+        key = bundle_key(bundle or DEFAULT_BUNDLE) if encoders is None else None
+        work = Reindexing(self._keep, self._ledger, self._tidy, Waiting(wait_s, on_wait, say))
+        options = IndexOptions(jobs, retry_failed, prune_anyway=even_if_gone)
+        report = work.run(towers, key, [expanded(path) for path in paths], options, on_progress)
+        if report.switched:
+            self._loaded, self._bundle = towers, bundle
+        return report
+
+    def rollback(self, *, wait_s: float = WAIT_S, on_wait: Callable[[str], None] = lambda _: None) -> str:
+        """Answer in the space of before the last ``reindex`` again; returns its name. Again, it goes forth.
+
+        The library knows then what it knew then: the next ``index`` hears what has come since. Raises ``LibraryError``
+        where there is no such space.
+        """
+        from earshot.reindexing import Reindexing, Waiting
+
+        self._require_open()
+        space_id = Reindexing(self._keep, self._ledger, self._tidy, Waiting(wait_s, on_wait)).roll_back()
+        self._loaded, self._bundle, self._is_pinned = None, None, False
+        return space_id
+
+    def forget_previous(self) -> list[str]:
+        """Remove the spaces beside the one that answers, that of before and unfinished ones; returns their names."""
+        from earshot.reindexing import forget_others
+
+        self._require_open()
+        return forget_others(self._keep, self._ledger)
+
     def search(
         self,
         words: str | None = None,
@@ -251,7 +337,20 @@ class Library:
             raise QueryError(f"k = {k}", f"a number of results from 1 to {MOST_RESULTS}")
         if (words is None) == (audio is None):
             raise QueryError("both words and a sound" if words else "no query", "either words or a sound")
-        where = parse_filter(filters)
+        where, deadline = parse_filter(filters), time.monotonic() + WAIT_S
+        while True:
+            try:
+                return self._find(words, audio, k, where, min_relevance)
+            except SpaceMismatchError:
+                if self._is_pinned or time.monotonic() > deadline:
+                    raise
+            time.sleep(_SWITCH_S)  # whoever heard it anew is just letting go of it
+            self._require_open()
+
+    def _find(
+        self, words: str | None, audio: str | Path | None, k: int, where: Filter | None, min_relevance: float | None
+    ) -> list[Moment]:
+        """What `search` finds in the space that answers now. Raises ``SpaceMismatchError`` if it is switched here."""
         calibration = calibration_for(words, self._encoders.calibration)
         vectors = self.encode_text([words or ""]) if audio is None else self._encode_file(Path(audio))
         floor = calibration.cutoff if min_relevance is None else min_relevance
@@ -260,6 +359,91 @@ class Library:
             if not moments:
                 self._compare(memory)  # "nothing" must not be said for a memory that was lost
         return [moment for moment in moments if moment.relevance >= floor]
+
+    def remember(
+        self,
+        texts: Iterable[str | Said],
+        *,
+        lang: str | None = None,
+        source: str | None = None,
+        report: RememberReport | None = None,
+        wait_s: float = WAIT_S,
+        on_wait: Callable[[str], None] = lambda _: None,
+        on_progress: Callable[[RememberReport], None] = lambda _: None,
+    ) -> RememberReport:
+        """Remember captions: any number, read as a stream; what is remembered already stays as it is.
+
+        Args:
+            texts: Captions; files of them are read by ``earshot.remembering.read_captions``.
+            lang: The ISO 639-3 code of the language of plain texts, such as ``fra``.
+            source: Where plain texts are from, any name but ``generated``.
+            report: To be counted in, where reading has counted already.
+            wait_s: How long to wait where another process is remembering into this library.
+            on_wait: Called once before waiting, with who that is.
+            on_progress: Called every thousand captions, in this thread.
+
+        Raises ``QueryError`` for a language or a source without meaning, ``LibraryBusyError``, ``MemoryStoreError``.
+        """
+        from earshot.remembering import RememberReport, checked_language, checked_source, remember, taken
+
+        self._require_open()
+        report = RememberReport() if report is None else report
+        captions = taken(texts, checked_language(lang), checked_source(source), report)
+        with self._keep.remembering(self._encoders.space, wait_s, on_wait) as memory:
+            remember(captions, memory, self._encoders.text, report, on_progress)
+            memory.memory.optimise()
+        return report
+
+    def forget(
+        self,
+        *,
+        lang: str | None = None,
+        source: str | None = None,
+        wait_s: float = WAIT_S,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> int:
+        """Forget the captions of a language, of a source, of both, or all; returns how many. Sounds stay."""
+        from engine.memory.captions import of
+
+        if not self.remembers(lang=lang, source=source):
+            return 0
+        with self._keep.remembering(self._encoders.space, wait_s, on_wait) as memory:
+            return memory.forget(of(source, lang))
+
+    def remembers(self, *, lang: str | None = None, source: str | None = None) -> int:
+        """How many captions are remembered, of a language or a source or all. Needs no bundle."""
+        from engine.memory.captions import of
+
+        self._require_open()
+        with self._keep.recalling() as memory:
+            return memory.count(of(source, lang)) if memory else 0
+
+    def recalled(self, vector: FloatArray, k: int) -> list[Remembered]:
+        """The k remembered captions nearest to a vector ``[dim]`` by cosine, best first.
+
+        None that earshot generated. Where nothing is remembered, those that come with the bundle.
+        """
+        from engine.memory.captions import HUMAN
+
+        self._require_open()
+        with self._keep.recalling(self._encoders.space) as memory:
+            if memory and memory.count(HUMAN):
+                return memory.nearest(vector, k)
+        shipped = shipped_captions(self._encoders)
+        return shipped.nearest(vector, k) if shipped else []
+
+    def text_memory(self, limit: int = MOST_TEXTS) -> tuple[FloatArray, list[str]]:
+        """What sounds are projected upon: vectors float32 ``[n, dim]`` and their n texts, ``limit`` at most.
+
+        As ``recalled``; where there are more, a sample that is always the same. n is 0 where there are none at all.
+        """
+        self._require_open()
+        space = self._encoders.space
+        with self._keep.recalling(space) as memory:
+            vectors, texts = memory.texts(limit) if memory else (np.empty((0, space.dim), np.float32), [])
+        if not texts and (shipped := shipped_captions(self._encoders)):
+            vectors, texts = shipped.texts(limit)
+        return vectors.reshape(-1, space.dim), texts
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
         """n texts -> L2-normalised float32 ``[n, dim]``. Raises ``QueryError`` if one is empty."""
@@ -289,7 +473,7 @@ class Library:
             return query_vectors(self._encoders.audio, clip.blocks, space)
 
     def status(self) -> Status:
-        """Counts, from the ledger alone: works while another process is indexing, and without the bundle.
+        """Counts, of sounds from the ledger alone: works while another process is indexing, and without the bundle.
 
         Of a server, what all its indexers hold; where it does not answer, what this machine's ledger knows.
         """
@@ -299,10 +483,23 @@ class Library:
             totals = self._keep.totals() or ours
         except MemoryStoreError as error:
             totals, remark = ours, f"only what this machine knows of it: {error}"
+        try:
+            captions = 0 if remark else self.remembers()
+        except EarshotError as error:
+            captions, remark = 0, f"captions that can't be counted: {error}"
         return Status(
             *(totals.files, totals.windows, ours.failed, ours.lost, totals.audio_s),
-            *(self.space_id, self._keep.memory, remark),
+            *(captions, self.space_id, self._keep.memory),
+            *self._other_spaces(),
+            remark=remark,
         )
+
+    def _other_spaces(self) -> tuple[str, str]:
+        """The space of before, and one that is being filled: their names, or nothing."""
+        others = list(self._keep.spaces.others())
+        before = str(self._ledger.setting(PREVIOUS) or "")
+        filling = next((name for name in others if name not in (before, self.space_id)), "")
+        return before if before in others else "", filling
 
     def failed(self) -> list[FileRow]:
         """The files that could not be heard, each with its reason."""
@@ -358,6 +555,8 @@ class Library:
     def _require_open(self) -> None:
         if self._closed:
             raise LibraryError(f"the library {self._keep.name} closed", "an open one", "open it again with Library(…)")
+        if not self._is_pinned and self._has_moved_on:
+            self._loaded = None  # somebody heard it anew: its own bundle is opened when needed
 
     def close(self) -> None:
         """Let go of the library; after that only ``folder`` is of use. Twice is fine."""

@@ -6,3 +6,5 @@ from __future__ import annotations
 MOST_RESULTS = 10_000
 #: How long a search, or a run of ``index`` that nobody watches, waits for another process to finish with the library.
 WAIT_S = 10.0
+#: The most captions that one projection is made of.
+MOST_TEXTS = 100_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import numpy as np
 from earshot.places import bundles_folder, expanded
 from engine.bundle import known_bundles, open_bundle
 from engine.encoders import Encoders, OnnxEncoders
+from engine.memory.captions import ShippedCaptions
 from engine.types import Device
 
 DEFAULT_BUNDLE = "starter"
+#: The file of a bundle with captions of its own.
+MEMORY = "memory.npz"
 
 
 def bundle_key(bundle: str | Path) -> str:
@@ -22,6 +26,18 @@ def bundle_key(bundle: str | Path) -> str:
 def load_encoders(bundle: str | Path, device: Device) -> OnnxEncoders:
     """The towers of a bundle by name or folder; graphs are loaded at first use. Raises ``BundleError``."""
     return OnnxEncoders(open_bundle(expanded(bundle), bundles_folder()), device)
+
+
+def shipped_captions(encoders: Encoders) -> ShippedCaptions | None:
+    """The captions that come with the bundle of these encoders, if any do. Raises ``BundleError``."""
+    bundle = getattr(encoders, "bundle", None)
+    path = bundle.folder / MEMORY if bundle is not None else None
+    return _loaded(path, encoders.space.dim, path.stat().st_mtime_ns) if path is not None and path.exists() else None
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path, dim: int, mtime_ns: int) -> ShippedCaptions:
+    return ShippedCaptions(path, dim)
 
 
 def check_encoders(encoders: Encoders) -> dict[str, str]:

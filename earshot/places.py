@@ -12,6 +12,8 @@ from engine.errors import LibraryError
 LEDGER = "ledger.sqlite"
 #: Where a library in a folder keeps its vectors.
 MEMORY = Path("memory") / "sounds"
+#: Where it keeps the captions that are remembered.
+CAPTIONS = Path("memory") / "captions"
 
 
 def default_folder() -> Path:

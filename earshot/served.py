@@ -19,7 +19,8 @@ import platformdirs
 from earshot.lock import LibraryLock, holder_of
 from earshot.places import LEDGER, make_folder, no_library
 from engine.errors import LibraryBusyError
-from engine.memory.base import Memory
+from engine.memory.base import CAPTION_FIELDS, Memory
+from engine.memory.captions import CaptionMemory
 from engine.memory.server import ServerMemory
 from engine.memory.server_options import ServerAddress, ServerOptions
 from engine.types import Clause, Filter, Space
@@ -43,6 +44,7 @@ class ServedKeep:
         self._options = ServerOptions.from_environment()
         self._door = threading.Lock()
         self._server: ServerMemory | None = None
+        self._captions: ServerMemory | None = None
         # Without the scheme: the same server, whichever way it is asked. Without the key: that may change.
         where = quote(self._address.url.partition("://")[2], safe="")
         self.folder = Path(platformdirs.user_data_dir("earshot")) / "served" / where
@@ -107,12 +109,41 @@ class ServedKeep:
             server.end_bulk()
             lock.release()
 
+    @contextmanager
+    def recalling(self, space: Space | None = None) -> Iterator[CaptionMemory | None]:
+        """See ``Keep.recalling``."""
+        server = self._asked_for_captions()
+        known = server.known_space()
+        if known is None:
+            yield None
+        else:
+            space_id, dim = (space.space_id, space.dim) if space else known
+            server.ensure_space(space_id, dim)
+            yield CaptionMemory(server, space_id)
+
+    @contextmanager
+    def remembering(self, space: Space, wait_s: float, on_wait: Callable[[str], None]) -> Iterator[CaptionMemory]:
+        """See ``Keep.remembering``. The ids say what a caption is, so any number may write at once: nobody waits."""
+        server = self._asked_for_captions()
+        server.ensure_space(space.space_id, space.dim)
+        try:
+            yield CaptionMemory(server, space.space_id)
+        finally:
+            server.end_bulk()
+
     def close(self) -> None:
         """See ``Keep.close``."""
         with self._door:
-            if self._server is not None:
-                self._server.close()
-                self._server = None
+            for server in (self._server, self._captions):
+                if server is not None:
+                    server.close()
+            self._server = self._captions = None
+
+    def _asked_for_captions(self) -> ServerMemory:
+        with self._door:
+            if self._captions is None:
+                self._captions = ServerMemory(self._address.url, self._options, "captions", fields=CAPTION_FIELDS)
+            return self._captions
 
     def _asked(self) -> ServerMemory:
         with self._door:

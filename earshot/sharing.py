@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TypeVar
 from earshot.limits import WAIT_S
 from earshot.lock import LibraryLock, holder_of
 from engine.errors import LibraryBusyError, MemoryStoreError
-from engine.memory.base import Memory
+from engine.memory.base import FIELDS, Memory
 from engine.memory.checks import check_filter
 from engine.memory.edge import EdgeMemory
 from engine.memory.guest import GuestMemory, HolderGoneError, HolderStuckError, ReadingMemory
@@ -35,8 +35,16 @@ class Sharing:
     A process that only reads lets go of the lock as soon as another wants to write, and asks that one from then on.
     """
 
-    def __init__(self, folder: Path, memory_folder: Path) -> None:
-        self._folder, self._memory_folder = folder, memory_folder
+    def __init__(
+        self,
+        folder: Path,
+        memory_folder: Path,
+        fields: Mapping[str, type] = FIELDS,
+        prepare: Callable[[Space], None] = lambda _: None,
+    ) -> None:
+        """The lock lies in ``folder``; ``fields`` are those to filter by. ``prepare`` is called when the lock is ours
+        and the memory of a space is about to be opened, and may refuse by raising."""
+        self._folder, self._memory_folder, self._fields, self._prepare = folder, memory_folder, fields, prepare
         self._door = threading.RLock()  # held to take the lock, to let go of it, and to begin or end writing
         self._turns = Turns()  # reading: asking the memory we hold; alone: letting go of it
         self._pen = threading.Lock()  # held by the one of our threads that writes, or waits to
@@ -119,10 +127,11 @@ class Sharing:
             lock = LibraryLock.take(self._folder)
             if lock is None:
                 return False
-            edge = EdgeMemory(self._memory_folder)
+            edge = EdgeMemory(self._memory_folder, self._fields)
             try:
                 self._lock, self._host = lock, self._hosting(lock)
                 self._say()  # so that guests wait for us from now on
+                self._prepare(space)
                 edge.ensure_space(space.space_id, space.dim)
                 tidy(edge)
                 if self._host is not None:

@@ -44,6 +44,9 @@ FIELDS: dict[str, type] = {
     "window": float,
 }
 
+#: Those of the captions that are remembered, which lie in a collection of their own; see ``captions.py``.
+CAPTION_FIELDS: dict[str, type] = {"sha256": str, "language": str, "source": str}
+
 #: Who holds a point of a memory that many indexers write to: ids, their paths, and a hash of both; see
 #: ``indexer/holding.py``. Not for users.
 HOLDERS, PLACES, HELD = "holders", "places", "held"

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ import numpy as np
 import qdrant_edge as qdrant
 
 from engine.errors import MemoryStoreError, SpaceMismatchError
+from engine.memory.base import FIELDS
 from engine.memory.checks import check_filter, check_k, check_payload, check_points, check_vector
 from engine.memory.edge_filter import edge_filter
 from engine.memory.edge_rebuild import built_copy
@@ -49,9 +50,10 @@ class EdgeMemory:
     One process at a time may hold it, even to read; ``engine.memory.host`` lets others ask it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fields: Mapping[str, type] = FIELDS) -> None:
+        """``fields`` are those to filter by, and their kinds: a new shard gets an index of each."""
         self.shared = False
-        self.folder = folder
+        self.folder, self._fields = folder, fields
         self._shard: qdrant.EdgeShard | None = None
         self._space: tuple[str, int] | None = None
         self._name = ""
@@ -73,7 +75,7 @@ class EdgeMemory:
                 self._refuse_other(space_id, dim)
                 known = self._current()
                 self._name = known[2] if known else _first_name(space_id)
-                self._shard = open_shard(self.folder / self._name, dim)
+                self._shard = open_shard(self.folder / self._name, dim, self._fields)
                 self._space = (space_id, dim)
                 if known:
                     self._remove_leftovers()
@@ -173,7 +175,7 @@ class EdgeMemory:
 
     def _exchange(self, shard: qdrant.EdgeShard, new: Path) -> None:
         """Answer from the shard in ``new`` instead."""
-        built = open_shard(new, self._open_shard()[1])
+        built = open_shard(new, self._open_shard()[1], self._fields)
         with alone(self.folder), self._turns.alone():
             try:
                 self._write_current(new.name)

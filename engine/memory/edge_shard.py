@@ -7,20 +7,21 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import qdrant_edge as qdrant
 
 from engine.errors import DamagedMemoryError, EarshotError, LibraryBusyError, MemoryStoreError
+from engine.memory.base import FIELDS
 from engine.memory.graph import (
     BUILD_BREADTH,
     INDEX_FROM_POINTS,
-    INDEXED,
     LINKS,
     SCAN_BELOW_POINTS,
     SEARCH_BREADTH,
+    indexed,
     must_scan,
 )
 from engine.types import Filter
@@ -55,7 +56,6 @@ _SYSTEM_FAULT = re.compile(r"\(os error (\d+)\)")
 # graph, which would double the time to build it.
 _TEXT = qdrant.KeywordIndexParams(memory=qdrant.Memory.Cold, enable_hnsw=False)
 _NUMBER = qdrant.FloatIndexParams(memory=qdrant.Memory.Cold, enable_hnsw=False)
-_INDEXES = {key: _TEXT if kind is str else _NUMBER for key, kind in INDEXED.items()}
 
 
 def config(dim: int) -> qdrant.EdgeConfig:
@@ -88,21 +88,21 @@ def search_params(limit: int, where: Filter) -> qdrant.SearchParams:
     return qdrant.SearchParams(hnsw_ef=max(limit, SEARCH_BREADTH), acorn=acorn)
 
 
-def open_shard(folder: Path, dim: int) -> qdrant.EdgeShard:
-    """The shard of this folder for vectors ``[dim]``, made if there is none.
+def open_shard(folder: Path, dim: int, fields: Mapping[str, type] = FIELDS) -> qdrant.EdgeShard:
+    """The shard of this folder for vectors ``[dim]``, made if there is none, with indexes of these ``fields``.
 
     To be called within ``alone``. Raises ``LibraryBusyError`` and ``MemoryStoreError``.
     """
     if not folder.exists():
         check_room(folder.parent, ROOM_TO_WRITE)
         with refusals(folder, "making a shard"):
-            _make(folder, dim)
+            _make(folder, dim, fields)
     check_room(folder, ROOM_TO_OPEN)
     with refusals(folder, "opening the shard"):
         return qdrant.EdgeShard.load(str(folder), config(dim))
 
 
-def _make(folder: Path, dim: int) -> None:
+def _make(folder: Path, dim: int, fields: Mapping[str, type]) -> None:
     """Make a shard beside its place and move it there complete.
 
     So a process killed on the way leaves nothing that looks like a shard.
@@ -111,8 +111,8 @@ def _make(folder: Path, dim: int) -> None:
     if unfinished.exists():
         shutil.rmtree(unfinished)
     shard = qdrant.EdgeShard.create(str(unfinished), config(dim))
-    for key, schema in _INDEXES.items():
-        shard.update(qdrant.UpdateOperation.create_field_index(key, schema))
+    for key, kind in indexed(fields).items():
+        shard.update(qdrant.UpdateOperation.create_field_index(key, _TEXT if kind is str else _NUMBER))
     shard.flush()
     shard.close()
     unfinished.rename(folder)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from engine.errors import DamagedMemoryError
-from engine.memory.base import FIELDS
+from engine.memory.base import CAPTION_FIELDS, FIELDS
 from engine.memory.folding import folded_key, stored_key
 from engine.types import Filter, Hit
 
@@ -19,13 +19,18 @@ MOST_SCORE = 1.001
 #: A filter that leaves fewer points than this is answered by brute force over them.
 SCAN_BELOW_POINTS = 10_000
 
-#: The payload keys that have an index, as they are stored, and the kind of their values.
-INDEXED = {folded_key(field) if kind is str else field: kind for field, kind in FIELDS.items()}
+
+def indexed(fields: Mapping[str, type]) -> dict[str, type]:
+    """The payload keys that have an index, as they are stored, and the kind of their values."""
+    return {folded_key(field) if kind is str else field: kind for field, kind in fields.items()}
+
+
+_INDEXED_SOMEWHERE = indexed(FIELDS | CAPTION_FIELDS)
 
 
 def must_scan(where: Filter) -> bool:
     """Whether every point has to be checked, because Qdrant can't estimate how many match."""
-    return any(clause.op == "~" or stored_key(clause) not in INDEXED for clause in where.clauses)
+    return any(clause.op == "~" or stored_key(clause) not in _INDEXED_SOMEWHERE for clause in where.clauses)
 
 
 def best_hits(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from itertools import chain
@@ -16,6 +16,7 @@ from qdrant_client import QdrantClient, models
 
 from engine.errors import MemoryStoreError, SpaceMismatchError
 from engine.memory import server_collection
+from engine.memory.base import FIELDS
 from engine.memory.checks import check_filter, check_k, check_payload, check_points, check_vector
 from engine.memory.folding import with_folded, without_folded
 from engine.memory.graph import INDEX_FROM_POINTS, best_hits
@@ -43,8 +44,8 @@ class ServerMemory:
     """A ``Memory`` on a Qdrant server, in the collection behind the alias ``name``.
 
     REST by default: one port, the one in the URL, through whatever proxy; gRPC where ``options.grpc_port`` says that
-    the server's is open. ``client`` is for tests. All writes may be repeated, so an upload that got no answer is sent
-    again; a server that went away is waited for (``ServerLink.ask``).
+    the server's is open. ``fields`` are those to filter by, ``client`` is for tests. All writes may be repeated, so an
+    upload that got no answer is sent again; a server that went away is waited for (``ServerLink.ask``).
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class ServerMemory:
         options: ServerOptions | None = None,
         name: str = "sounds",
         client: QdrantClient | None = None,
+        fields: Mapping[str, type] = FIELDS,
     ) -> None:
         """Asks nobody anything yet. Raises ``LibraryError`` for a URL without meaning."""
         self.shared = True
-        self.name = name
+        self.name, self._fields = name, fields
         self._options = options or ServerOptions()
         self._link = ServerLink(ServerAddress.parse(url), self._options, client)
         self._collection: Collection | None = None
@@ -97,7 +99,7 @@ class ServerMemory:
             self._open()
         known = self._collection or self._current()
         if known is None:
-            known = server_collection.make(self._link, self.name, space_id, dim, self._options)
+            known = server_collection.make(self._link, self.name, space_id, dim, self._options, self._fields)
         if (known.space_id, known.dim) != (space_id, dim):
             raise SpaceMismatchError(
                 f"a library of {known.space_id} ({known.dim} numbers) at {self._link.where}, alias {self.name}",
@@ -222,7 +224,9 @@ class ServerMemory:
         with self._bulk_lock:
             if not self._written:
                 self._link.lasts = True
-                for field, schema in server_collection.missing_indexes(self._link, collection.name).items():
+                for field, schema in server_collection.missing_indexes(
+                    self._link, collection.name, self._fields
+                ).items():
                     server_collection.make_index(self._link, collection.name, field, schema)
             self._written += points
             if self._written >= BULK_POINTS and not self._in_bulk:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from qdrant_client import models
 
 from engine.errors import MemoryStoreError
-from engine.memory.base import HELD, HOLDERS
+from engine.memory.base import FIELDS, HELD, HOLDERS
 from engine.memory.graph import (
     BUILD_BREADTH,
     INDEX_FROM_POINTS,
-    INDEXED,
     LINKS,
     SCAN_BELOW_POINTS,
     SEARCH_BREADTH,
+    indexed,
     must_scan,
 )
 from engine.memory.server_link import ServerLink
@@ -90,7 +91,14 @@ def information(link: ServerLink, name: str) -> models.CollectionInfo:
     return link.ask(f"reading the collection {name}", lambda client: client.get_collection(name))
 
 
-def make(link: ServerLink, alias: str, space_id: str, dim: int, options: ServerOptions) -> Collection:
+def make(
+    link: ServerLink,
+    alias: str,
+    space_id: str,
+    dim: int,
+    options: ServerOptions,
+    fields: Mapping[str, type] = FIELDS,
+) -> Collection:
     """Make the collection of a space, its indexes, and then its alias, or whatever of these is missing.
 
     The alias comes last, so what is behind it is whole. Of two who make different ones at the same moment, one finds
@@ -122,7 +130,7 @@ def make(link: ServerLink, alias: str, space_id: str, dim: int, options: ServerO
         except MemoryStoreError:
             if not exists():  # somebody else may have made it at the same moment
                 raise
-    for field, schema in missing_indexes(link, name).items():
+    for field, schema in missing_indexes(link, name, fields).items():
         make_index(link, name, field, schema)
     to_name = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name=alias))
     if current(link, alias) is None:
@@ -132,10 +140,12 @@ def make(link: ServerLink, alias: str, space_id: str, dim: int, options: ServerO
     return found
 
 
-def missing_indexes(link: ServerLink, name: str) -> dict[str, models.KeywordIndexParams | models.FloatIndexParams]:
+def missing_indexes(
+    link: ServerLink, name: str, fields: Mapping[str, type]
+) -> dict[str, models.KeywordIndexParams | models.FloatIndexParams]:
     """The payload indexes that the collection should have and has not: of a new one all, after an update the new."""
     known = information(link, name).payload_schema
-    wanted = {**INDEXED, **_ALSO_INDEXED}
+    wanted = {**indexed(fields), **_ALSO_INDEXED}
     return {key: _TEXT if kind is str else _NUMBER for key, kind in wanted.items() if key not in known}
 
 

@@ -1,0 +1,284 @@
+"""What a library remembers of sounds in words: files of captions in, the nearest to a vector out.
+
+A file is read line by line, in bounded memory. What is wrong with a line is said with its number, and the rest goes on.
+What is remembered already costs no encoding, so the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from engine.encoders import TextEncoder
+from engine.errors import LibraryError, QueryError
+from engine.memory.base import fold
+from engine.memory.captions import GENERATED, OWN, UNDETERMINED, CaptionMemory, Said, tidied
+from engine.types import FloatArray
+
+#: A caption is a sentence or two; what is longer is no caption.
+MOST_LETTERS = 1000
+#: No line of a file is longer, in bytes, and no JSON file that has to be read whole.
+MOST_LINE, MOST_JSON = 1 << 16, 1 << 28
+#: Captions that are looked up, encoded and written together.
+AT_ONCE = 1024
+#: Of the lines that can't be used, so many are kept with their reasons.
+MOST_REASONS = 1000
+_TEXT, _LANGUAGE, _SOURCE = ("caption", "text", "sentence"), ("lang", "language"), ("source",)
+_CODE = re.compile(r"[a-z]{3}")
+_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_NO_UTF8 = ("UTF-8", "save it as UTF-8")
+
+
+@dataclass(slots=True)
+class RememberReport:
+    """What ``remember`` did. ``remembered`` captions are new, ``known`` were there, ``failed`` lines are of no use.
+
+    ``reasons`` names the first of these: where, and why.
+    """
+
+    remembered: int = 0
+    known: int = 0
+    failed: int = 0
+    reasons: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def read(self) -> int:
+        """The captions read so far, well or not."""
+        return self.remembered + self.known + self.failed
+
+    def fail(self, where: str, error: Exception) -> None:
+        """One line, or one file, is of no use."""
+        self.failed += 1
+        if len(self.reasons) < MOST_REASONS:
+            self.reasons.append((where, str(error)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The public JSON form."""
+        return {
+            "remembered": self.remembered,
+            "known": self.known,
+            "failed": self.failed,
+            "reasons": [{"where": where, "reason": reason} for where, reason in self.reasons],
+        }
+
+
+def checked_language(code: str | None) -> str:
+    """An ISO 639-3 code; that of no language for None. Raises ``QueryError``."""
+    if code is None:
+        return UNDETERMINED
+    if not _CODE.fullmatch(code):
+        raise QueryError(f"the language {code!r}", "its ISO 639-3 code of three letters, such as eng, fra or jpn")
+    return code
+
+
+def checked_source(source: str | None) -> str:
+    """The name of a source; that of no name for None. Raises ``QueryError`` for what earshot keeps for itself."""
+    name = OWN if source is None else tidied(source)
+    if not name or fold(name) == GENERATED:
+        raise QueryError(
+            f"the source {source!r}", "a name for where the captions are from, and not that of earshot's own"
+        )
+    return name
+
+
+def said(text: str, language: str, source: str) -> Said:
+    """A caption from the outside. Raises ``QueryError`` if it is empty, too long, or no Unicode."""
+    text = tidied(text)
+    if not text:
+        raise QueryError("an empty text", "a caption")
+    if len(text) > MOST_LETTERS:
+        raise QueryError(f"{len(text)} letters", f"a caption, of at most {MOST_LETTERS}")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise QueryError("half a letter (a lone surrogate)", "Unicode text")
+    return Said(text, language, source)
+
+
+def read_captions(path: Path, language: str | None, source: str | None, report: RememberReport) -> Iterator[Said]:
+    """The captions of a file, by its suffix; ``report`` is told of the lines that are of no use.
+
+    ``language`` and ``source`` hold where the file says nothing. Raises ``OSError`` if the file can't be read.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        report.fail(str(path), LibraryError("a file of another kind", f"one of {' '.join(_READERS)}"))
+        return
+    with path.open("rb") as stream:
+        bom = _BOMS.get(stream.read(2))
+        if bom:
+            report.fail(str(path), LibraryError(f"a file in {bom}", *_NO_UTF8))
+            return
+        stream.seek(0)
+        for where, row in reader(path, stream, report):
+            try:
+                yield _of_row(row, language, source)
+            except QueryError as error:
+                report.fail(where, error)
+
+
+Row = str | Mapping[str, Any]
+
+
+def _of_row(row: Row, language: str | None, source: str | None) -> Said:
+    """A caption as a file has it. Raises ``QueryError``."""
+    if isinstance(row, str):
+        row = {"text": row}
+    if not isinstance(row, Mapping):
+        raise QueryError(f"{type(row).__name__} {str(row)[:40]!r}", "a text, or an object with a caption")
+    text = _one_of(row, _TEXT)
+    if text is None:
+        raise QueryError(f"{', '.join(map(str, row)) or 'nothing'}"[:200], f"one of {', '.join(_TEXT)}")
+    return said(
+        text,
+        checked_language(_one_of(row, _LANGUAGE) or language),
+        checked_source(_one_of(row, _SOURCE) or source),
+    )
+
+
+def _one_of(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    for name in names:
+        if (value := row.get(name)) is not None:
+            if not isinstance(value, str):
+                raise QueryError(f"{type(value).__name__} as {name}", "text")
+            return value
+    return None
+
+
+def _text_lines(path: Path, stream: BinaryIO, report: RememberReport) -> Iterator[tuple[int, str]]:
+    """The lines that are text, numbered from 1; what is none, or much too long, is reported."""
+    number = 0
+    while line := stream.readline(MOST_LINE + 1):
+        number += 1
+        if len(line) > MOST_LINE:
+            size = len(line)
+            while not line.endswith(b"\n") and (line := stream.readline(MOST_LINE)):
+                size += len(line)
+            error = QueryError(f"a line of {size:,} bytes", f"a caption a line, at most {MOST_LINE:,} bytes")
+            report.fail(f"{path}, line {number}", error)
+            continue
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            found = f"the byte 0x{line[error.start]:02x} at {error.start + 1}"
+            report.fail(f"{path}, line {number}", QueryError(found, *_NO_UTF8))
+
+
+def _lines(path: Path, stream: BinaryIO, report: RememberReport) -> Iterator[tuple[str, Row]]:
+    for number, line in _text_lines(path, stream, report):
+        if line.strip():
+            yield f"{path}, line {number}", line
+
+
+def _json_lines(path: Path, stream: BinaryIO, report: RememberReport) -> Iterator[tuple[str, Row]]:
+    for where, line in _lines(path, stream, report):
+        try:
+            yield where, json.loads(str(line))
+        except (ValueError, RecursionError) as error:
+            report.fail(where, QueryError(f"no JSON ({error})", "one JSON value a line"))
+
+
+def _csv(path: Path, stream: BinaryIO, report: RememberReport) -> Iterator[tuple[str, Row]]:
+    """By the names in its first line."""
+    rows = csv.reader(line for _, line in _text_lines(path, stream, report))
+    names: list[str] | None = None
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:  # such as a quote that is never closed
+            report.fail(f"{path}, line {rows.line_num}", QueryError(f"no CSV ({error})", "quotes that close"))
+            continue
+        if names is None:
+            names = [name.strip().lower() for name in row]
+            if not set(names) & set(_TEXT):
+                found = f"the columns {', '.join(names)[:200] or 'of an empty line'}"
+                report.fail(f"{path}, line 1", QueryError(found, f"one of {', '.join(_TEXT)} among them"))
+                return
+        elif any(cell.strip() for cell in row):
+            cells = {name: cell for name, cell in zip(names, row, strict=False) if cell.strip()}
+            yield f"{path}, line {rows.line_num}", cells
+
+
+def _json(path: Path, stream: BinaryIO, report: RememberReport) -> Iterator[tuple[str, Row]]:
+    """A list of captions, also as ``captions`` of an object; read whole."""
+    text = stream.read(MOST_JSON + 1)
+    try:
+        if len(text) > MOST_JSON:
+            raise LibraryError(f"more than {MOST_JSON >> 20} MiB", "less", "write it as .jsonl, one caption a line")
+        rows = json.loads(text.decode("utf-8-sig"))
+        if isinstance(rows, dict):
+            rows = rows.get("captions")
+        if not isinstance(rows, list):
+            raise LibraryError("no list", "a list of captions, or an object with one under `captions`")
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one
+        report.fail(str(path), LibraryError(f"no JSON in UTF-8 ({error})", "a list of captions"))
+        return
+    except LibraryError as error:
+        report.fail(str(path), error)
+        return
+    for number, row in enumerate(rows, 1):
+        yield f"{path}, caption {number}", row
+
+
+_READERS = {".txt": _lines, ".csv": _csv, ".json": _json, ".jsonl": _json_lines, ".ndjson": _json_lines}
+
+
+def taken(texts: Iterable[str | Said], language: str, source: str, report: RememberReport) -> Iterator[Said]:
+    """The captions among ``texts``; ``report`` is told of those that are none."""
+    for number, text in enumerate(texts, 1):
+        try:
+            yield text if isinstance(text, Said) else said(text, language, source)
+        except QueryError as error:
+            report.fail(f"text {number}", error)
+
+
+def remember(
+    captions: Iterable[Said],
+    memory: CaptionMemory,
+    encoder: TextEncoder,
+    report: RememberReport,
+    on_progress: Callable[[RememberReport], None] = lambda _: None,
+) -> None:
+    """Encode what is new among ``captions``, and keep it; ``report`` counts.
+
+    What was written before an interruption stays. Raises what the encoder and the memory raise.
+    """
+    stream = iter(captions)
+    try:
+        while batch := list(islice(stream, AT_ONCE)):
+            news = memory.news(batch)
+            kept, vectors = _encoded(news, encoder, report)
+            memory.remember(kept, vectors)
+            report.remembered += len(kept)
+            report.known += len(batch) - len(news)
+            on_progress(report)
+    finally:
+        memory.memory.flush()
+
+
+def _encoded(captions: list[Said], encoder: TextEncoder, report: RememberReport) -> tuple[list[Said], FloatArray]:
+    """The captions that the encoder takes, with their vectors ``[n, dim]``."""
+    if not captions:
+        return [], np.empty((0, 0), np.float32)
+    try:
+        return captions, encoder.encode_text([one.text for one in captions])
+    except QueryError:  # one of them says nothing
+        pass
+    kept: list[Said] = []
+    vectors: list[FloatArray] = []
+    for one in captions:
+        try:
+            vectors.append(encoder.encode_text([one.text])[0])
+        except QueryError as error:
+            report.fail(repr(one.text), error)
+        else:
+            kept.append(one)
+    return kept, np.stack(vectors) if vectors else np.empty((0, 0), np.float32)

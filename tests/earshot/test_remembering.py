@@ -1,0 +1,281 @@
+"""Captions remembered and forgotten, from Python and from files good and bad."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earshot import Library
+from earshot.remembering import MOST_LINE, RememberReport, read_captions
+from engine.errors import BundleError, LibraryBusyError, QueryError, SpaceMismatchError
+from engine.fakes import FakeEncoders
+from engine.memory.captions import GENERATED, CaptionMemory, Said, ShippedCaptions, of
+from engine.memory.exact import ExactMemory
+from engine.types import FloatArray
+
+
+@pytest.fixture
+def library(tmp_path: Path):
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
+        yield library
+
+
+def read(path: Path, text: str | bytes, lang: str | None = None) -> tuple[list[Said], RememberReport]:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    report = RememberReport()
+    return list(read_captions(path, lang, None, report)), report
+
+
+def texts_of(library: Library) -> list[str]:
+    return sorted(library.text_memory()[1])
+
+
+def test_what_is_remembered_is_recalled_nearest_first_with_its_vector(library: Library):
+    report = library.remember(["band500 rain", "band63 wind", "band500"], lang="eng", source="mine")
+    assert (report.remembered, report.known, report.failed) == (3, 0, 0)
+    vector = library.encode_text(["band500"])[0]
+    found = library.recalled(vector, 2)
+    assert [(one.text, one.language, one.source) for one in found] == [
+        ("band500", "eng", "mine"),
+        ("band500 rain", "eng", "mine"),
+    ]
+    assert found[0].score == pytest.approx(1.0)
+    for one in found:
+        np.testing.assert_allclose(one.vector, library.encode_text([one.text])[0], atol=1e-6)
+        assert one.score == pytest.approx(float(one.vector @ vector), abs=1e-6)
+
+
+def test_text_memory_gives_vectors_in_the_order_of_their_texts(library: Library):
+    library.remember(["a dog", "a cat", "the sea"])
+    vectors, texts = library.text_memory()
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, library.encode_text(texts), atol=1e-6)
+    assert sorted(texts) == ["a cat", "a dog", "the sea"]
+    assert len(library.text_memory(limit=2)[1]) == 2
+
+
+def test_an_empty_memory_has_no_texts(library: Library):
+    vectors, texts = library.text_memory()
+    assert (vectors.shape, texts) == ((0, 32), [])
+    assert library.recalled(np.eye(32, dtype=np.float32)[0], 5) == []
+    assert (library.remembers(), library.forget(), library.status().captions) == (0, 0, 0)
+
+
+def test_duplicates_are_remembered_once_however_they_are_spelt(library: Library):
+    report = library.remember(["a  dog ", "a dog", "cafe\u0301", "caf\u00e9"], lang="eng")
+    assert (report.remembered, report.known) == (2, 2)
+    again = library.remember(["a dog"], lang="eng", source="elsewhere")
+    assert (again.remembered, again.known) == (0, 1)
+    assert library.remember(["a dog"], lang="fra").remembered == 1  # the same letters in another language
+    assert library.remembers() == library.status().captions == 3
+
+
+def test_generated_captions_are_never_projected(library: Library):
+    """Whatever earshot said itself is in the collection, and in none of what projection asks for."""
+    library.remember(["a dog", Said("a dog barks", "eng", GENERATED), Said("a dog", "und", GENERATED)])
+    assert library.remembers() == 3
+    assert library.remembers(source=GENERATED) == 2
+    assert texts_of(library) == ["a dog"]
+    vector = library.encode_text(["a dog barks"])[0]
+    assert [one.text for one in library.recalled(vector, 10)] == ["a dog"]
+    assert library.forget(source=GENERATED) == 2
+    assert texts_of(library) == ["a dog"]
+
+
+def test_only_generated_captions_are_as_good_as_none(library: Library):
+    library.remember([Said("a dog barks", "eng", GENERATED)])
+    assert library.recalled(library.encode_text(["a dog barks"])[0], 3) == []
+    assert library.text_memory()[1] == []
+
+
+@pytest.mark.parametrize("source", ["generated", "Generated", " GENERATED ", "", "  "])
+def test_nobody_passes_for_earshot_itself(library: Library, source: str):
+    with pytest.raises(QueryError, match="a name for where"):
+        library.remember(["a dog"], source=source)
+
+
+@pytest.mark.parametrize("lang", ["en", "english", "ENG", ""])
+def test_a_language_is_its_iso_code(library: Library, lang: str):
+    with pytest.raises(QueryError, match="ISO 639-3"):
+        library.remember(["a dog"], lang=lang)
+
+
+def test_forget_by_source_by_language_and_all(library: Library):
+    library.remember(["un chien", "la mer"], lang="fra", source="one")
+    library.remember(["a dog"], lang="eng", source="one")
+    library.remember(["the sea"], lang="eng", source="two")
+    assert library.forget(source="ONE", lang="eng") == 1
+    assert library.forget(source="nobody") == 0
+    assert library.forget(source="two") == 1
+    assert texts_of(library) == ["la mer", "un chien"]
+    assert library.forget() == 2
+    assert library.remembers() == 0
+
+
+def test_it_stays_with_the_library(library: Library, tmp_path: Path):
+    library.remember(["a dog", "the sea"])
+    library.close()
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as again:
+        assert again.remembers() == 2
+    with pytest.raises(SpaceMismatchError):
+        Library(tmp_path / "library", encoders=FakeEncoders("other"))
+
+
+def test_a_holder_answers_others_and_makes_room_for_who_remembers(library: Library, tmp_path: Path):
+    library.remember(["a dog"])
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as second:
+        assert texts_of(second) == ["a dog"]  # asked of the first, which holds it
+        second.remember(["the sea"])  # the first lets go
+        assert texts_of(library) == texts_of(second) == ["a dog", "the sea"]
+        assert [one.text for one in library.recalled(library.encode_text(["sea"])[0], 1)] == ["the sea"]
+
+
+def test_who_remembers_waits_for_who_remembers(library: Library, tmp_path: Path):
+    def meanwhile(_: RememberReport) -> None:
+        with (
+            Library(tmp_path / "library", encoders=FakeEncoders()) as second,
+            pytest.raises(LibraryBusyError, match="wait for it"),
+        ):
+            second.remember(["the sea"], wait_s=0.2)
+
+    library.remember(["a dog"], on_progress=meanwhile)
+
+
+def test_a_stream_that_breaks_off_keeps_what_it_had_and_goes_on(library: Library):
+    def breaking():
+        for number in range(3000):
+            if number == 2500:
+                raise KeyboardInterrupt
+            yield f"sound number {number}"
+
+    with pytest.raises(KeyboardInterrupt):
+        library.remember(breaking())
+    assert library.remembers() == 2048
+    report = library.remember(f"sound number {number}" for number in range(3000))
+    assert (report.remembered, report.known) == (952, 2048)
+
+
+def test_what_the_encoder_refuses_is_reported_and_the_rest_goes_on(library: Library):
+    report = library.remember(["a dog", "?!", "the sea"])
+    assert (report.remembered, report.failed) == (2, 1)
+    [(where, reason)] = report.reasons
+    assert "?!" in where
+    assert "empty text" in reason
+
+
+def test_plain_text(tmp_path: Path):
+    found, report = read(tmp_path / "a.txt", "\ufeffa dog\n\n  the   sea  \r\nun chien", "fra")
+    assert [(one.text, one.language, one.source) for one in found] == [
+        ("a dog", "fra", "own"),
+        ("the sea", "fra", "own"),
+        ("un chien", "fra", "own"),
+    ]
+    assert report.failed == 0
+
+
+def test_csv_says_language_and_source_where_it_can(tmp_path: Path):
+    text = 'Caption,lang,source,other\n"a dog, barking",eng,mine,1\nla mer,,,\n,,,\n"two\nlines",,x,'
+    found, report = read(tmp_path / "a.csv", text, "fra")
+    assert [(one.text, one.language, one.source) for one in found] == [
+        ("a dog, barking", "eng", "mine"),
+        ("la mer", "fra", "own"),
+        ("two lines", "fra", "x"),
+    ]
+    assert report.failed == 0
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "wrapped"])
+def test_json_of_texts_and_objects(tmp_path: Path, form: str):
+    rows = ["a dog", {"text": "la mer", "lang": "fra"}, {"caption": "the sea", "source": "mine"}]
+    path = tmp_path / ("a.jsonl" if form == "jsonl" else "a.json")
+    text = "\n".join(map(json.dumps, rows)) if form == "jsonl" else json.dumps(rows)
+    found, report = read(path, f'{{"captions": {text}}}' if form == "wrapped" else text)
+    assert [(one.text, one.language, one.source) for one in found] == [
+        ("a dog", "und", "own"),
+        ("la mer", "fra", "own"),
+        ("the sea", "und", "mine"),
+    ]
+    assert report.failed == 0
+
+
+BAD = {
+    "latin.txt": (b"a dog\ncaf\xe9\nthe sea\n", "line 2", "0xe9", 2),
+    "long.txt": (b"a dog\n" + b"x" * 10_000_000 + b"\nthe sea\n", "line 2", "10,000,000 bytes|10,000,001 bytes", 2),
+    "longish.txt": (b"a dog\n" + b"x " * 2000 + b"\nthe sea\n", "line 2", "3999 letters", 2),
+    "wide.txt": ("a dog\nthe sea\n".encode("utf-16"), "wide.txt", "UTF-16", 0),
+    "zeros.txt": (b"", "", "", 0),
+    "columns.csv": (b"name,words\na,b\n", "line 1", "name, words", 0),
+    "quote.csv": (b'caption\n"never closed' + b"x" * 200_000, "line 2", "bytes|no CSV", 0),
+    "generated.csv": (b"caption,source\na dog,generated\nthe sea,me\n", "line 2", "generated", 1),
+    "code.csv": (b"caption,lang\na dog,english\nthe sea,eng\n", "line 2", "english", 1),
+    "broken.json": (b'["a dog", ', "broken.json", "no JSON", 0),
+    "object.json": (b'{"a": 1}', "object.json", "a list of captions", 0),
+    "deep.json": (b"[" * 100_000, "deep.json", "no JSON", 0),
+    "rows.json": (b'[1, null, {"text": 5}, {}, "\\ud800", ["a"], "a dog"]', "caption 1", "int '1'", 1),
+    "rows.jsonl": (b'"a dog"\n{oops\n"the sea"\n', "line 2", "no JSON", 2),
+    "picture.png": (b"\x89PNG", "picture.png", "another kind", 0),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_lines_are_named_and_the_rest_goes_on(tmp_path: Path, name: str):
+    content, where, why, good = BAD[name]
+    found, report = read(tmp_path / name, content)
+    assert len(found) == good
+    if not where:
+        assert report.failed == 0
+        return
+    assert report.failed == len(report.reasons) >= 1
+    place, reason = report.reasons[0]
+    assert place.endswith(where)
+    assert any(word in reason for word in why.split("|"))
+    assert "expected" in reason
+
+
+def test_no_line_is_held_that_is_longer_than_it_may_be(tmp_path: Path):
+    found, report = read(tmp_path / "a.txt", b"a dog\n" + b"x" * (MOST_LINE + 1) + b"\n" + b"the sea " * 10)
+    assert [one.text for one in found] == ["a dog", ("the sea " * 10).strip()]
+    assert report.failed == 1
+
+
+def test_texts_that_are_none_are_counted(library: Library):
+    report = library.remember(["a dog", "", " \n", "x" * 2000])
+    assert (report.remembered, report.failed) == (1, 3)
+    assert [where for where, _ in report.reasons] == ["text 2", "text 3", "text 4"]
+
+
+def shipped(path: Path, vectors: FloatArray, texts: list[str]) -> Path:
+    np.savez(path, texts=np.array(texts), languages=np.array(["eng"] * len(texts)), vectors=vectors.astype(np.float16))
+    return path
+
+
+def test_captions_that_come_with_a_bundle(tmp_path: Path):
+    texts = ["a dog", "the sea", "rain"]
+    vectors = FakeEncoders().encode_text(texts)
+    held = ShippedCaptions(shipped(tmp_path / "memory.npz", vectors, texts), 32)
+    found = held.nearest(vectors[1], 2)
+    assert (found[0].text, found[0].language, found[0].source) == ("the sea", "eng", "bundle")
+    assert found[0].score == pytest.approx(1.0, abs=1e-3)
+    assert held.texts(2)[1] == texts[:2]
+    assert held.texts(9)[0].dtype == np.float32
+    for dim in (31, 33):
+        with pytest.raises(BundleError, match=r"expected \[n, "):
+            ShippedCaptions(tmp_path / "memory.npz", dim)
+    (tmp_path / "memory.npz").write_bytes(b"nothing")
+    with pytest.raises(BundleError, match="texts, languages and vectors"):
+        ShippedCaptions(tmp_path / "memory.npz", 32)
+
+
+def test_a_filter_of_captions_names_what_it_is_asked_to():
+    with ExactMemory() as memory:
+        memory.ensure_space("s@000000000000", 32)
+        captions = CaptionMemory(memory, "s@000000000000")
+        said = [Said("a dog", "eng", "one"), Said("la mer", "fra", "one"), Said("the sea", "eng", "two")]
+        captions.remember(said, FakeEncoders().encode_text([one.text for one in said]))
+        assert captions.count(of("one")) == 2
+        assert captions.count(of(None, "eng")) == 2
+        assert [one.text for one in captions.all(of("two", "eng"))] == ["the sea"]
+        assert captions.news([*said, Said("new"), Said("new")]) == [Said("new")]
