@@ -78,6 +78,8 @@ def export_bundle(
             on_step("audio tower: parity")
             parity |= compare_sounds(heard, open_bundle(folder), golden)
             parity |= compare_mels(source.audio, heard.windows, folder) if precision == "fp32" else {}
+        if precision == "fp32":
+            source.note(folder)
         if gate is not None:
             on_step("retrieval on the labelled set")
             manifest["retrieval_loss"] = gate(open_bundle(folder))
@@ -146,11 +148,13 @@ def _write_audio(part: AudioPart, folder: Path, precision: Precision) -> None:
 
 def _write_text(part: TextPart, folder: Path, precision: Precision) -> None:
     ids = torch.full((2, 8), 5)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
     limits = {"batch": MAX_BATCH, "tokens": part.max_tokens}
     axes = {0: "batch", 1: "tokens"}
     path = folder / "text.onnx"
-    export_graph(part.module, inputs, [axes, axes], "embedding", path, limits)
+    export_graph(part.runs or part.module, inputs, [axes, axes], "embedding", path, limits)
     convert(path, precision)
     part.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
 
 from engine.types import FloatArray, Pad
+from exporters.bert import Bert
 from exporters.errors import SourceError
 from exporters.htsat import Htsat
 from exporters.melspec import DecibelMel, MelSettings, hann
@@ -57,6 +58,9 @@ class HtsatTower(nn.Module):
 class RobertaTower(nn.Module):
     """``input_ids, attention_mask [batch, tokens] -> unit vectors [batch, dim]``."""
 
+    #: ``</s>`` ends a text: another token goes before it.
+    closes = True
+
     def __init__(self, model: ClapModel) -> None:
         super().__init__()
         self.model, self.projection = model.text_model, model.text_projection
@@ -64,6 +68,35 @@ class RobertaTower(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """As the class says."""
         return unit(self.projection(self.model(input_ids=input_ids, attention_mask=attention_mask).pooler_output))
+
+    @property
+    def token_dim(self) -> int:
+        """Numbers in a token's vector."""
+        return int(self.model.config.hidden_size)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Token embeddings ``[batch, tokens, token_dim]`` before positions are added, and the mask."""
+        return self.model.get_input_embeddings()(input_ids), attention_mask
+
+    def encode(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """What ``embed`` gives -> unit ``[batch, dim]``: what ``forward`` gives for the same tokens."""
+        # RoBERTa counts positions from pad_token_id + 1 on.
+        positions = mask.cumsum(1) * mask + self.model.config.pad_token_id
+        states = self.model(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions)
+        return unit(self.projection(states.pooler_output))
+
+
+class PackedRobertaTower(nn.Module):
+    """The same as it runs in the graph."""
+
+    def __init__(self, model: ClapModel) -> None:
+        super().__init__()
+        self.model, self.pooler = Bert(model.text_model, first_only=True), model.text_model.pooler
+        self.projection = model.text_projection
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """As the class says."""
+        return unit(self.projection(self.pooler(self.model(input_ids, attention_mask)[:, None])))
 
 
 def reads(source: Path, config: dict[str, Any]) -> bool:
@@ -143,4 +176,5 @@ def _text(model: ClapModel, reader: PreTrainedTokenizerBase, tokenizer: Tokenize
         features = model.get_text_features(inputs["input_ids"], inputs["attention_mask"])
         return np.asarray(features.pooler_output.numpy())
 
-    return TextPart(RobertaTower(model).eval(), reference, tokenizer, max_tokens, ("eng",))
+    runs = PackedRobertaTower(model).eval()
+    return TextPart(RobertaTower(model).eval(), reference, tokenizer, max_tokens, ("eng",), runs=runs)

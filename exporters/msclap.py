@@ -83,6 +83,9 @@ class Projection(nn.Module):
 class Gpt2Tower(nn.Module):
     """``input_ids, attention_mask [batch, tokens] -> unit vectors [batch, dim]``."""
 
+    #: ``<|endoftext|>`` ends a text, and what follows the last token is not heard: another one goes before it.
+    closes = True
+
     def __init__(self, model: GPT2Model, projection: Projection) -> None:
         super().__init__()
         self.model, self.projection = model, projection
@@ -90,8 +93,30 @@ class Gpt2Tower(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """As the class says."""
         states = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        last = (input_ids != 0).sum(1) - 1
-        return unit(self.projection(states.gather(1, last[:, None, None].expand(-1, 1, states.shape[2]))[:, 0]))
+        return self._pooled(states, (input_ids != 0).sum(1))
+
+    @property
+    def token_dim(self) -> int:
+        """Numbers in a token's vector."""
+        return int(self.model.config.n_embd)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Token embeddings ``[batch, tokens, token_dim]`` before positions are added, and a mask.
+
+        The mask ends with the token that is pooled, which those of id 0 have brought forward (see this file's head).
+        """
+        read = (input_ids != 0).sum(1, keepdim=True)
+        mask = torch.arange(input_ids.shape[1], device=input_ids.device)[None] < read
+        return self.model.get_input_embeddings()(input_ids), mask.to(attention_mask.dtype)
+
+    def encode(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """What ``embed`` gives -> unit ``[batch, dim]``: what ``forward`` gives for the same tokens."""
+        states = self.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
+        return self._pooled(states, mask.sum(1))
+
+    def _pooled(self, states: Tensor, count: Tensor) -> Tensor:
+        last = (count - 1)[:, None, None].expand(-1, 1, states.shape[2])
+        return unit(self.projection(states.gather(1, last)[:, 0]))
 
 
 def reads(source: Path, config: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from engine.types import FloatArray
 from engine.windows import pad_to
 from exporters.source import AudioPart, Source, TextPart, fingerprint, reading
-from exporters.starter import PAD, Checkpoint, load_checkpoint
+from exporters.starter import PAD, Checkpoint, load_checkpoint, write_towers
 
 NAME = "own"
 SUMMARY = "what earshot's trainer saves: towers.pt and tokenizer.json"
@@ -33,6 +33,12 @@ def load(source: Path, name: str) -> Source:
     """Read a checkpoint folder. Raises ``SourceError``."""
     with reading(source):
         checkpoint = load_checkpoint(source)
+    return source_of(checkpoint, name)
+
+
+def source_of(checkpoint: Checkpoint, name: str) -> Source:
+    """Towers of this family as what is exported. Raises ``SourceError`` where the tokenizer can't be read."""
+    with reading(checkpoint.tokenizer):
         tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer))
     tokenizer.no_truncation()
     tokenizer.enable_padding(**{key: value for key, value in (tokenizer.padding or {}).items() if key != "length"})
@@ -46,6 +52,7 @@ def load(source: Path, name: str) -> Source:
         audio=_audio(checkpoint),
         text=_text(checkpoint, tokenizer),
         facts={},
+        note=lambda folder: write_towers(folder, audio, text),
     )
 
 

@@ -59,7 +59,8 @@ class AudioPart:
 class TextPart:
     """A text tower.
 
-    ``module``: ``input_ids, attention_mask [batch, tokens] -> unit vectors [batch, dim]``, what is exported.
+    ``module``: ``input_ids, attention_mask [batch, tokens] -> unit vectors [batch, dim]``.
+    ``runs``: the same as it runs in the graph, where that is another module (``bert``).
     ``reference``: texts -> unit ``[n, dim]`` as the published code reads them.
     ``tokenizer`` knows its padding; the other fields are those of ``engine.bundle.TextTower``.
     """
@@ -71,11 +72,15 @@ class TextPart:
     languages: tuple[str, ...]
     lowercase: bool = False
     suffix: str = ""
+    runs: nn.Module | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A checkpoint that has been read. ``fingerprint`` covers all that decides where a vector lies."""
+    """A checkpoint that has been read. ``fingerprint`` covers all that decides where a vector lies.
+
+    ``note`` writes into the finished folder, beside the graphs, what else the family keeps there; fp32 only.
+    """
 
     family: str
     name: str
@@ -84,6 +89,7 @@ class Source:
     audio: AudioPart | None
     text: TextPart | None
     facts: Mapping[str, Any]
+    note: Callable[[Path], None] = lambda _: None
 
     @property
     def space_id(self) -> str:

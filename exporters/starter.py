@@ -21,11 +21,14 @@ from torch import Tensor
 
 from engine.bundle import MANIFEST_FORMAT, Calibration, file_sha256
 from exporters.card import card
+from exporters.errors import SourceError
 from exporters.frontend import FrontConfig
 from exporters.graph import MAX_BATCH, export_graph, run_graph
 from exporters.parity import measure, probes, require
+from exporters.source import reading
 from exporters.store import PackedEmbedding, pack, round_to_bytes
 from exporters.towers import AudioConfig, AudioTower, TextConfig, TextTower
+from exporters.weights import TOWERS, find_weights, read_weights
 
 NAME = "starter"
 PAD = "repeat"
@@ -72,12 +75,46 @@ def save_checkpoint(folder: Path, audio: AudioTower, text: TextTower, tokenizer:
 def load_checkpoint(folder: Path) -> Checkpoint:
     """The towers of a checkpoint folder, in evaluation mode."""
     saved = torch.load(folder / "towers.pt", weights_only=True)
-    settings = dict(saved["audio_config"])
-    settings["front"] = FrontConfig(**settings["front"])
-    settings["blocks"] = tuple(tuple(block) for block in settings["blocks"])
-    audio, text = AudioTower(AudioConfig(**settings)), TextTower(TextConfig(**saved["text_config"]))
+    audio, text = new_towers(saved["audio_config"], saved["text_config"])
     audio.load_state_dict(saved["audio"])
     text.load_state_dict(saved["text"])
+    return Checkpoint(audio.eval(), text.eval(), folder / "tokenizer.json")
+
+
+def new_towers(audio: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[AudioTower, TextTower]:
+    """Towers that have learnt nothing, from their configurations as ``asdict`` or JSON has them."""
+    front = FrontConfig(**audio["front"])
+    blocks = tuple((int(out), int(stride)) for out, stride in audio["blocks"])
+    config = TextConfig(**{**text, "languages": tuple(text["languages"])})
+    return AudioTower(AudioConfig(**{**audio, "front": front, "blocks": blocks})), TextTower(config)
+
+
+def write_towers(folder: Path, audio: AudioTower, text: TextTower) -> None:
+    """``towers.json``: what the graphs in ``folder`` were made of, so that ``read_towers`` makes it of them."""
+    told = {
+        kind: {"config": asdict(tower.config), "weights": find_weights(folder / f"{kind}.onnx", tower.state_dict())}
+        for kind, tower in (("audio", audio), ("text", text))
+    }
+    (folder / TOWERS).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_towers(folder: Path) -> Checkpoint:
+    """The towers that a bundle was made of, as it stores them. Raises ``SourceError`` for one that doesn't tell."""
+    path = folder / TOWERS
+    if not path.is_file():
+        raise SourceError(
+            f"{folder} without {TOWERS}", "a bundle in fp32 of our own family", "train from its checkpoint"
+        )
+    with reading(folder):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        towers = new_towers(told["audio"]["config"], told["text"]["config"])
+        for kind, tower in zip(("audio", "text"), towers, strict=True):
+            state = read_weights(folder / f"{kind}.onnx", told[kind]["weights"])
+            rows, scale = state.pop("pieces.rows", None), state.pop("pieces.scale", None)
+            if rows is not None and scale is not None:
+                state["pieces.weight"] = rows.float() * scale
+            tower.load_state_dict(state)
+    audio, text = towers
     return Checkpoint(audio.eval(), text.eval(), folder / "tokenizer.json")
 
 
@@ -94,6 +131,7 @@ def export_starter(
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(checkpoint.tokenizer, out / "tokenizer.json")
     parity = {**_export_audio(checkpoint.audio, out), **_export_text(checkpoint, out)}
+    write_towers(out, checkpoint.audio, checkpoint.text)
     _write_golden(checkpoint, out)
     manifest: dict[str, Any] = {
         "format": MANIFEST_FORMAT,

@@ -169,13 +169,31 @@ class TextTower(nn.Module):
         self.leave = nn.LayerNorm(config.dim)
         self.out = nn.Linear(config.dim, config.dim)
 
+    #: The last token is a word like the others: another one follows it.
+    closes = False
+
+    @property
+    def token_dim(self) -> int:
+        """Numbers in a token's vector."""
+        return self.config.dim
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """int64 ``[batch, tokens]`` each, tokens at most ``max_tokens`` -> ``[batch, dim]``, L2-normalised."""
+        return self._read(self.pieces(input_ids), self.weights[input_ids], attention_mask)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Token embeddings ``[batch, tokens, dim + 1]``, a piece's vector and its weight in the bag, and the mask."""
+        return torch.cat([self.pieces(input_ids), self.weights[input_ids]], dim=2), attention_mask
+
+    def encode(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """What ``embed`` gives -> ``[batch, dim]``, L2-normalised: what ``forward`` gives for the same tokens."""
+        return self._read(embeddings[:, :, :-1], embeddings[:, :, -1:], mask)
+
+    def _read(self, pieces: Tensor, weights: Tensor, attention_mask: Tensor) -> Tensor:
         mask = attention_mask.to(torch.float32).unsqueeze(2)
-        pieces = self.pieces(input_ids)
         count = mask.sum(1)
-        bag = (pieces * self.weights[input_ids] * mask).sum(1)
-        x = self.enter(pieces) + self.positions[: input_ids.shape[1]]
+        bag = (pieces * weights * mask).sum(1)
+        x = self.enter(pieces) + self.positions[: pieces.shape[1]]
         bias = (mask.transpose(1, 2) - 1).unsqueeze(1) * 1e4
         for layer in self.layers:
             x = layer(x, bias)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -50,3 +52,49 @@ def mix_texts(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
 def project(vectors: Tensor, basis: Tensor) -> Tensor:
     """Teacher vectors ``[n, 384]`` in the space: onto the basis ``[384, dim]``, unit length again."""
     return F.normalize(vectors.to(torch.float32) @ basis, dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Which sounds and texts of a batch belong together.
+
+    ``own [sounds, texts]``: the text describes the sound. ``alike [sounds, texts]``: it is another's, but says the same
+    as one of the sound's own, or that other is the same sound: no example of a wrong answer.
+    """
+
+    own: Tensor
+    alike: Tensor
+
+    def to(self, device: torch.device) -> Pairs:
+        """The same on another device."""
+        return Pairs(self.own.to(device), self.alike.to(device))
+
+    @property
+    def spared(self) -> int:
+        """How many pairs are not counted as negatives."""
+        return int(self.alike.sum())
+
+
+def pairs_of(owner: Tensor, sound_keys: Tensor, text_keys: Tensor) -> Pairs:
+    """``owner [texts]`` is the row of a text's sound; equal keys ``[sounds]``, ``[texts]`` mean equal content."""
+    own = owner[None] == torch.arange(len(sound_keys), device=owner.device)[:, None]
+    same_text = (text_keys[:, None] == text_keys[None]).float()
+    said = (own.float() @ same_text) > 0
+    same_sound = sound_keys[:, None] == sound_keys[owner][None]
+    return Pairs(own, (said | same_sound) & ~own)
+
+
+def info_nce(sounds: Tensor, texts: Tensor, pairs: Pairs, temperature: Tensor | float) -> Tensor:
+    """InfoNCE, both directions summed: eqs. 3 to 5 of the composed-text paper, eq. 3 of the language-enhancement one.
+
+    ``sounds [a, dim]``, ``texts [t, dim]`` unit rows. A sound with several texts has them as soft targets, each alike;
+    each direction is a mean over its rows.
+    """
+    scores = (sounds @ texts.T / temperature).masked_fill(pairs.alike, -torch.inf)
+    return _towards(scores, pairs.own) + _towards(scores.T, pairs.own.T)
+
+
+def _towards(scores: Tensor, own: Tensor) -> Tensor:
+    """Mean cross-entropy of rows ``[n, m]`` with targets spread evenly over their own columns."""
+    chances = torch.where(own, scores.log_softmax(1), torch.zeros_like(scores))
+    return -(chances.sum(1) / own.sum(1).clamp(min=1)).mean()

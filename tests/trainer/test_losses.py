@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from trainer.losses import cosine_distance, geometry, mix_texts, project, soft_contrast
+from trainer.losses import cosine_distance, geometry, info_nce, mix_texts, pairs_of, project, soft_contrast
 
 
 @pytest.fixture
@@ -67,3 +67,43 @@ def test_projection_keeps_directions_inside_the_space():
     basis, _ = torch.linalg.qr(torch.randn(6, 3))
     inside = normalize(torch.randn(4, 3), dim=1)
     assert torch.allclose(project((inside @ basis.T).half(), basis), inside, atol=2e-3)
+
+
+def slow_info_nce(scores, own, alike):
+    """Both directions, row by row: eqs. 3 to 5 with several right answers."""
+    total = 0.0
+    for table, right, spared in ((scores, own, alike), (scores.T, own.T, alike.T)):
+        rows = []
+        for i in range(len(table)):
+            counted = [j for j in range(table.shape[1]) if not spared[i, j]]
+            below = sum(math.exp(table[i, j]) for j in counted)
+            wanted = [j for j in range(table.shape[1]) if right[i, j]]
+            rows.append(-sum(math.log(math.exp(table[i, j]) / below) for j in wanted) / len(wanted))
+        total += sum(rows) / len(rows)
+    return total
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_info_nce_is_the_obvious_sum(seed):
+    chance = torch.Generator().manual_seed(seed)
+    sounds, texts = (normalize(torch.randn(n, 6, generator=chance), dim=1) for n in (4, 7))
+    owner = torch.tensor([0, 0, 1, 2, 2, 2, 3])
+    pairs = pairs_of(owner, torch.tensor([1, 2, 3, 1]), torch.tensor([10, 11, 12, 10, 14, 15, 16]))
+    found = info_nce(sounds, texts, pairs, 0.07)
+    wanted = slow_info_nce((sounds @ texts.T / 0.07).double(), pairs.own, pairs.alike)
+    assert float(found) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_pairs_spare_what_says_the_same():
+    owner = torch.tensor([0, 1, 2])
+    pairs = pairs_of(owner, torch.tensor([1, 2, 1]), torch.tensor([7, 7, 8]))
+    assert pairs.own.tolist() == torch.eye(3, dtype=torch.bool).tolist()
+    assert pairs.alike.tolist() == [[False, True, True], [True, False, False], [True, False, False]]
+    assert pairs.spared == 4
+
+
+def test_identical_captions_do_not_push_apart():
+    sounds = normalize(torch.randn(2, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    texts = sounds[:1].repeat(2, 1)
+    pairs = pairs_of(torch.tensor([0, 1]), torch.tensor([1, 2]), torch.tensor([5, 5]))
+    assert float(info_nce(sounds, texts, pairs, 0.07)) == pytest.approx(0, abs=1e-6)
