@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from enum import StrEnum
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,12 +15,20 @@ from earshot.bundles import bundle_app
 from earshot.caption_eval import eval_app  # `earshot.evaluate`'s, with `captions` in it
 from earshot.cli import EXIT_FAILED, EXIT_FAILED_FILES, EXIT_INTERRUPTED, STOPPED, Through, describe
 from earshot.limits import MOST_RESULTS
+from earshot.options import (
+    BundleOption,
+    DeviceChoice,
+    DeviceOption,
+    JsonOption,
+    LibraryOption,
+    open_library,
+    patience_s,
+)
 from earshot.train import train_app
 from engine.errors import EarshotError
 from indexer.paths import path_text, text_path
 
 if TYPE_CHECKING:
-    from earshot.library import Library
     from engine.types import Moment
 
 
@@ -45,14 +50,6 @@ class _Commands(TyperGroup):
             raise Through from end
 
 
-class DeviceChoice(StrEnum):
-    """Where the model runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
 app = typer.Typer(
     name="earshot",
     cls=_Commands,
@@ -66,22 +63,6 @@ app = typer.Typer(
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
-
-LibraryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--library",
-        "-l",
-        envvar="EARSHOT_LIBRARY",
-        help="The library: a folder, or a server's URL. \\[default: your own]",
-    ),
-]
-BundleOption = Annotated[
-    str | None,
-    typer.Option("--bundle", help="The model: name or folder. \\[default: the library's own, or starter]"),
-]
-DeviceOption = Annotated[DeviceChoice, typer.Option("--device", envvar="EARSHOT_DEVICE", help="Where the model runs.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def _version(wanted: bool) -> None:
@@ -97,16 +78,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-@contextmanager
-def _open(
-    folder: str | None, bundle: str | None = None, device: DeviceChoice = DeviceChoice.auto, create: bool = False
-) -> Iterator[Library]:
-    from earshot.library import Library
-
-    with Library(folder, bundle=bundle, device=device.value, create=create) as library:
-        yield library
 
 
 @app.command(
@@ -138,7 +109,7 @@ def index(
 
     if not ((prune or prune_anyway) and _is_there(library)):  # then it may be asked for a folder that is gone
         scan([expanded(path) for path in paths])  # raises for one that is missing, before a library is made
-    with _open(library, bundle, device, create=True) as opened:
+    with open_library(library, bundle, device, create=True) as opened:
         with show.index_progress(not as_json) as draw:
             report = opened.index(
                 paths,
@@ -146,7 +117,7 @@ def index(
                 retry_failed=retry_failed,
                 prune=prune,
                 prune_anyway=prune_anyway,
-                wait_s=_wait_s(as_json),
+                wait_s=patience_s(as_json),
                 on_wait=show.waiting,
                 on_progress=draw,
             )
@@ -173,13 +144,6 @@ def _is_there(library: str | None) -> bool:
 
     with closing(keep_at(library)) as keep:
         return keep.exists()
-
-
-def _wait_s(as_json: bool) -> float:
-    """How long a command that writes waits for another: until Ctrl-C where somebody watches."""
-    from earshot.limits import WAIT_S
-
-    return math.inf if show.err.is_terminal and not as_json else WAIT_S
 
 
 @app.command(
@@ -212,7 +176,7 @@ def search(
     device: DeviceOption = DeviceChoice.auto,
 ) -> None:
     """Find sounds by words, or by another sound, each with the moment to listen to."""
-    with _open(library, bundle, device) as opened:
+    with open_library(library, bundle, device) as opened:
         moments = opened.search(words, audio=audio, k=k, filters=filters or (), min_relevance=min_relevance)
         empty = not moments and not opened.status().windows
         for remark in opened.remarks:
@@ -251,7 +215,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Say what the library holds; works while it is being filled."""
-    with _open(library) as opened:
+    with open_library(library) as opened:
         state = opened.status()
         rows = [{"path": path_text(row.path), "reason": str(row.reason)} for row in opened.failed()] if failed else []
         damaged = [{"path": path_text(path), "remark": text} for path, text in opened.damaged()] if failed else []
@@ -286,7 +250,7 @@ def copy(
     from earshot.copying import copy_library
 
     with show.copy_progress(not as_json) as draw:
-        report = copy_library(source, target, wait_s=_wait_s(as_json), on_wait=show.waiting, on_progress=draw)
+        report = copy_library(source, target, wait_s=patience_s(as_json), on_wait=show.waiting, on_progress=draw)
     if as_json:
         show.print_json(report.to_dict())
     else:
@@ -352,7 +316,7 @@ def _examine(library: str | None, bundle: str | None, device: DeviceChoice) -> d
 
     keep = keep_at(library)
     if keep.exists():
-        with _open(library, bundle, device) as opened:
+        with open_library(library, bundle, device) as opened:
             return {"library": keep.name, **opened.check(), "notes": list(opened.notes)}
     encoders = load_encoders(bundle or DEFAULT_BUNDLE, device.value)
     checks = check_encoders(encoders)
