@@ -7,18 +7,19 @@ Ties go against us: among equal scores the irrelevant items come first, so a col
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.floating]
 Relevance = NDArray[np.bool_]
-Floats = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float64]
 
 
 def ranked(scores: Scores, relevant: Relevance) -> Relevance:
     """Relevance ``[queries, items]`` in the order of falling score. Raises ``ValueError`` if shapes differ."""
-    return np.take_along_axis(relevant, ranked_order(scores, relevant), axis=1)
+    return np.asarray(np.take_along_axis(relevant, ranked_order(scores, relevant), axis=1))
 
 
 def ranked_order(scores: Scores, relevant: Relevance) -> NDArray[np.intp]:

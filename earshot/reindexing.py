@@ -1,0 +1,216 @@
+"""A library heard anew with another bundle, beside the space that answers; and back again.
+
+The new space is filled from the files that the ledger knows, with a ledger of its own, while every process goes on
+searching and indexing in the old one. When it has all that is there, what came, changed or was forgotten meanwhile is
+brought over under the library's lock, and the library switches in one step. Killed at any moment, the same command goes
+on; the old space stays for `earshot library rollback`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from earshot.keep import Keep
+from earshot.limits import WAIT_S
+from earshot.spaces import BUNDLE, PREVIOUS, SPACE, Filling
+from engine.encoders import Encoders
+from engine.errors import LibraryError, MemoryStoreError
+from engine.memory.base import Memory
+from engine.types import Space
+from indexer.ledger import Ledger
+from indexer.paths import path_text
+from indexer.pipeline import IndexOptions, index
+from indexer.reindex import forget_as, left_behind, refusal, to_hear
+from indexer.report import IndexReport, Progress
+
+_MIB = 1024 * 1024
+#: Bytes of a window besides its vector where there are too few to measure: payload, its indexes, the log.
+_WINDOW_BYTES = 2500
+_MEASURED_FROM = 5000
+
+
+@dataclass(slots=True)
+class ReindexReport:
+    """What hearing a library anew did: ``index`` counts as ever. ``gone`` are the files whose sound only the previous
+    space has, because they are no longer there; ``switched`` says whether ``space_id`` answers now.
+    """
+
+    index: IndexReport
+    space_id: str
+    previous: str
+    switched: bool = False
+    gone: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The public JSON form: that of ``index``, and more."""
+        more = {"space_id": self.space_id, "previous": self.previous, "switched": self.switched, "gone": self.gone}
+        return {**self.index.to_dict(), "reindexed": more}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How long to wait for another process, and who is told what."""
+
+    wait_s: float = WAIT_S
+    on_wait: Callable[[str], None] = lambda _: None
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Reindexing:
+    """The library that is heard anew: where it is kept, its ledger, and what tidies the memory that answers."""
+
+    keep: Keep
+    ledger: Ledger
+    tidy: Callable[[Memory], None]
+    waiting: Waiting
+
+    def run(
+        self,
+        encoders: Encoders,
+        bundle: str | None,
+        roots: Sequence[Path],
+        options: IndexOptions,
+        on_progress: Callable[[Progress], None],
+    ) -> ReindexReport:
+        """Fill the space of ``encoders``, then switch to it. See ``Library.reindex``."""
+        old = known_space(self.keep)
+        space, wait = encoders.space, self.waiting
+        with self.keep.spaces.filling(space, wait.wait_s, wait.on_wait) as new:
+            if self.ledger.setting(SPACE) == space.space_id:
+                raise LibraryError(
+                    f"a library that {space.space_id} answers already", "another one", "another process was faster"
+                )
+            self._abandon_others(space)
+            self._say_need(old, space, new)
+            new.ledger.set_setting(SPACE, space.space_id)
+            new.ledger.set_setting(BUNDLE, bundle)
+            report = ReindexReport(self._hear(encoders, new, roots, options, on_progress), space.space_id, old.space_id)
+            if report.index.interrupted or self._is_refused(report, new, options):
+                return report
+            with self.keep.writing(old, self.tidy, wait.wait_s, wait.on_wait):
+                late = self._hear(encoders, new, roots, options, lambda _: None)
+                _add(report.index, late)
+                if late.interrupted or self._is_refused(report, new, options):
+                    return report
+                forget_as(self.ledger, new.memory, new.ledger)
+                self._switch(old, new, bundle)
+                report.switched = True
+        self.keep.close()  # whoever asks next opens the new space
+        return report
+
+    def roll_back(self) -> str:
+        """Go back to the space before; returns its name. See ``Library.rollback``."""
+        previous = previous_space(self.keep, self.ledger)
+        old, wait = known_space(self.keep), self.waiting
+        with (
+            self.keep.spaces.filling(previous, wait.wait_s, wait.on_wait) as back,
+            self.keep.writing(old, self.tidy, wait.wait_s, wait.on_wait),
+        ):
+            self._switch(old, back, back.ledger.setting(BUNDLE))
+        self.keep.close()
+        return previous.space_id
+
+    def _abandon_others(self, space: Space) -> None:
+        """Remove what an earlier command began for a third bundle and did not finish."""
+        wanted = (space.space_id, self.ledger.setting(PREVIOUS), self.ledger.setting(SPACE))
+        for name in [name for name in self.keep.spaces.others() if name not in wanted]:
+            self.waiting.say(f"removing {name}, which was never finished")
+            self.keep.spaces.drop(name)
+
+    def _hear(
+        self,
+        encoders: Encoders,
+        new: Filling,
+        roots: Sequence[Path],
+        options: IndexOptions,
+        on_progress: Callable[[Progress], None],
+    ) -> IndexReport:
+        return index([], encoders, new.memory, new.ledger, options, on_progress, to_hear(self.ledger, roots))
+
+    def _is_refused(self, report: ReindexReport, new: Filling, options: IndexOptions) -> bool:
+        """Whether so much is gone that it may only seem so."""
+        gone = left_behind(self.ledger, new.ledger)
+        report.gone = [path_text(path) for path in gone]
+        why = None if options.prune_anyway else refusal(self.ledger, gone)
+        report.index.refused = f"not switched: {why}" if why else None
+        return why is not None
+
+    def _switch(self, old: Space, new: Filling, bundle: str | None) -> None:
+        """Let the other space answer. The ledger's transaction is the moment; a kill before it leaves the old one."""
+        before = self.ledger.setting(PREVIOUS)
+        self.keep.spaces.leave(old, self.ledger)
+        new.memory.flush()
+        self.keep.spaces.hand_over(new)
+        self.ledger.become(new.ledger, {SPACE: new.space_id, BUNDLE: bundle, PREVIOUS: old.space_id})
+        if before not in (None, new.space_id):
+            self.keep.spaces.drop(before)
+
+    def _say_need(self, old: Space, space: Space, new: Filling) -> None:
+        """Say how much room the new space will take. Raises ``MemoryStoreError`` where there is less."""
+        totals = self.ledger.totals()
+        room = self.keep.spaces.room()
+        windows = totals.audio_s / space.hop_s + totals.files
+        per_window = _WINDOW_BYTES
+        if room and totals.windows >= _MEASURED_FROM:
+            per_window = max(0, room.used // totals.windows - 4 * old.dim)
+        need = round(windows * (per_window + 4 * space.dim))
+        told = f"hearing {totals.files} files for {space.space_id}; {old.space_id} answers until that is done"
+        if room is None:
+            self.waiting.say(f"{told}; the server needs about {need // _MIB + 1} MiB more")
+            return
+        need = max(0, need - new.used_bytes)
+        self.waiting.say(f"{told}; about {need // _MIB + 1} MiB more on disk, {room.free // _MIB} MiB are free")
+        if room.free < need:
+            raise MemoryStoreError(
+                f"{room.free // _MIB} MiB free on the disk of {self.keep.name}",
+                f"at least {need // _MIB + 1} MiB, for two spaces side by side",
+                "free some space, or forget the one before with `earshot library forget-old`",
+            )
+
+
+def forget_others(keep: Keep, ledger: Ledger) -> list[str]:
+    """Remove every space beside the one that answers; returns their names."""
+    known = keep.known_space()
+    names = [name for name in keep.spaces.others() if known and name not in (known[0], ledger.setting(SPACE))]
+    ledger.set_setting(PREVIOUS, None)
+    for name in names:
+        keep.spaces.drop(name)
+    return names
+
+
+def known_space(keep: Keep) -> Space:
+    """The space that answers, as far as a keep wants to know it. Raises ``LibraryError`` where there is none."""
+    known = keep.known_space()
+    if known is None:
+        raise LibraryError(f"nothing heard in {keep.name} yet", "a library to hear anew", "index a folder into it")
+    return Space(*known, sample_rate_hz=0, window_s=0.0, hop_s=0.0, pad="repeat")
+
+
+def previous_space(keep: Keep, ledger: Ledger) -> Space:
+    """The space before. Raises ``LibraryError`` where there is none any more."""
+    name = ledger.setting(PREVIOUS)
+    known = keep.spaces.beside(str(name)) if name else None
+    if known is None:
+        raise LibraryError(
+            f"no space before {ledger.setting(SPACE)} in {keep.name}",
+            "one, which hearing it anew leaves until the next time",
+            "hear it anew with `earshot index --bundle`",
+        )
+    return Space(*known, sample_rate_hz=0, window_s=0.0, hop_s=0.0, pad="repeat")
+
+
+def _add(report: IndexReport, late: IndexReport) -> None:
+    """What the last look found, beside what was heard before it. Failures it met again are no news."""
+    report.indexed += late.indexed
+    report.copies += late.copies
+    report.windows += late.windows
+    report.audio_s += late.audio_s
+    report.wall_s += late.wall_s
+    report.interrupted = late.interrupted
+    known = dict(report.failed)
+    report.failed += [(path, reason) for path, reason in late.failed if path not in known]
+    report.damaged += late.damaged
