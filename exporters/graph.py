@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engine.session import Session
 from exporters.store import halve
 
-OPSET = 18
+OPSET = 20  # the first with Gelu
 MAX_BATCH = 4096
 _OUTPUT = "the.output"
 

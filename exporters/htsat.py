@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.clap.modeling_clap import ClapAudioModel, ClapAudioPatchEmbed, ClapAudioSelfAttention
 
+from exporters.bert import joined
+
 
 class Htsat(nn.Module):
     """``log-mels [batch, frames, mels] in dB -> [batch, hidden]``, the tower's pooled output."""
@@ -115,7 +117,7 @@ class Block(nn.Module):
         attention: ClapAudioSelfAttention = layer.attention.self
         self.heads, self.width = attention.num_attention_heads, attention.attention_head_size
         self.size = attention.window_size[0] * attention.window_size[1]
-        self.qkv = _joined(attention)
+        self.qkv = joined((attention.query, self.width**-0.5), (attention.key, 1.0), (attention.value, 1.0))
         self.register_buffer("bias", _position_bias(attention, mask))
         self.out = layer.attention.output.dense
         self.before, self.after = layer.layernorm_before, layer.layernorm_after
@@ -124,30 +126,19 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the class says."""
-        x = x + self.out(self._attend(self.qkv(self.before(x))))
-        return x + self.outer(self.activation(self.inner(self.after(x))))
+        tokens = x.reshape(-1, x.shape[2])  # rows become a Gemm, which adds its bias; batches a MatMul and an Add
+        tokens = tokens + self.out(self._attend(self.qkv(self.before(tokens)), x.shape[1] // self.size))
+        tokens = tokens + self.outer(self.activation(self.inner(self.after(tokens))))
+        return tokens.reshape(x.shape)
 
-    def _attend(self, qkv: Tensor) -> Tensor:
-        """``[batch, n, 3 dim] -> [batch, n, dim]``."""
-        tokens = qkv.shape[1]
+    def _attend(self, qkv: Tensor, windows: int) -> Tensor:
+        """``[batch * n, 3 dim] -> [batch * n, dim]``."""
         query, key, value = (
-            part.reshape(-1, tokens // self.size, self.size, self.heads, self.width).transpose(2, 3)
+            part.reshape(-1, windows, self.size, self.heads, self.width).transpose(2, 3)
             for part in qkv.chunk(3, dim=-1)
         )
         scores = (query @ key.transpose(-1, -2) + self.bias).softmax(-1)
-        return (scores @ value).transpose(2, 3).reshape(-1, tokens, self.heads * self.width)
-
-
-def _joined(attention: ClapAudioSelfAttention) -> nn.Linear:
-    """Query, key and value as one layer; ``1 / sqrt(width)`` goes into the query."""
-    scale = attention.attention_head_size**-0.5
-    parts = (attention.query, attention.key, attention.value)
-    joined = nn.Linear(attention.all_head_size, 3 * attention.all_head_size, bias=attention.query.bias is not None)
-    with torch.no_grad():
-        joined.weight.copy_(torch.cat([parts[0].weight * scale, parts[1].weight, parts[2].weight]))
-        if joined.bias is not None:
-            joined.bias.copy_(torch.cat([parts[0].bias * scale, parts[1].bias, parts[2].bias]))
-    return joined
+        return (scores @ value).transpose(2, 3).reshape(-1, self.heads * self.width)
 
 
 def _position_bias(attention: ClapAudioSelfAttention, mask: Tensor | None) -> Tensor:

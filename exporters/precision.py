@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from engine.errors import BundleError
@@ -39,6 +40,8 @@ def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> Non
     if precision == "fp32":
         return
     model = _widened(onnx.load(str(graph)))
+    if precision == "int8":  # the quantiser knows products, and fuses what is added to them
+        ONNXModel(model).replace_gemm_with_matmul()
     kept = _before(model, exact)
     if precision == "fp16":
         with warnings.catch_warnings():

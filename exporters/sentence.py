@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
+from transformers import BertModel, RobertaModel, XLMRobertaModel
 
 from engine.types import FloatArray
+from exporters.bert import Bert
 from exporters.errors import SourceError
 from exporters.source import (
     Source,
@@ -32,13 +34,18 @@ from exporters.towers import unit
 NAME = "sentence-transformers"
 SUMMARY = "text encoders of sentence-transformers: multilingual MiniLM, LaBSE and kin; words only"
 
+#: Transformers that ``Bert`` computes.
+_PACKED = (BertModel, RobertaModel, XLMRobertaModel)
+
 
 class SentenceTower(nn.Module):
     """``input_ids, attention_mask [batch, tokens] -> unit vectors [batch, dim]``."""
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(self, model: SentenceTransformer, packed: bool) -> None:
         super().__init__()
         self.steps = nn.ModuleList(model)
+        if packed:
+            self.steps[0] = PackedTransformer(model[0].auto_model)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """As the class says."""
@@ -46,6 +53,18 @@ class SentenceTower(nn.Module):
         for step in self.steps:
             features = step(features)
         return unit(features["sentence_embedding"])
+
+
+class PackedTransformer(nn.Module):
+    """The library's ``Transformer`` for BERT and its kin, without padding."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = Bert(model, first_only=False)
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``input_ids, attention_mask [batch, tokens] -> token_embeddings [batch, tokens, dim]`` beside them."""
+        return {**features, "token_embeddings": self.model(features["input_ids"], features["attention_mask"])}
 
 
 def reads(source: Path, config: dict[str, Any]) -> bool:
@@ -78,7 +97,12 @@ def load(source: Path, name: str) -> Source:
         dim=dim,
         audio=None,
         text=TextPart(
-            SentenceTower(model).eval(), reference, tokenizer, max_tokens, tuple(facts.pop("languages", ("und",)))
+            SentenceTower(model, packed=False).eval(),
+            reference,
+            tokenizer,
+            max_tokens,
+            tuple(facts.pop("languages", ("und",))),
+            runs=SentenceTower(model, packed=True).eval() if isinstance(model[0].auto_model, _PACKED) else None,
         ),
         facts=facts,
     )
