@@ -9,6 +9,7 @@ import os
 import unicodedata
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
@@ -20,12 +21,15 @@ from tokenizers import Encoding, Tokenizer
 
 from engine.bundle import Bundle, Calibration, hold
 from engine.errors import BundleError, DeviceError, QueryError, SelfTestError
-from engine.session import Session
+from engine.session import Session, cpu_count
 from engine.types import Device, FloatArray, Space, Window
 from engine.windows import cut
 
 #: Windows go to the graph in batches of exactly this many, so that a vector depends on its window alone.
 BATCH_WINDOWS = 16
+#: Where a manifest asks for smaller ones, for a large model, so many calls run at once: what of one runs on one core
+#: only, such as moving memory about, then keeps no other core waiting.
+CALLS_AT_ONCE = 2
 #: A sound is searched with at most this many of its windows.
 QUERY_WINDOWS = 8
 #: How far a golden vector may move on another machine; a wrong or collapsed graph moves by far more.
@@ -154,19 +158,26 @@ class OnnxAudioEncoder:
         tower = bundle.manifest.audio
         assert tower is not None  # .space has raised if it is
         self.session = _session(bundle, tower.graph, device, threads)
-        self._batch = tower.batch if tower.batch and self.session.device == "cpu" else BATCH_WINDOWS
+        alone = tower.batch is not None and self.session.device == "cpu"
+        self._batch = tower.batch if alone and tower.batch else BATCH_WINDOWS
+        self._at_once = min(CALLS_AT_ONCE, threads or cpu_count()) if alone else 1
 
     def encode_audio(self, windows: FloatArray) -> FloatArray:
         """``[n, window_samples]`` -> unit ``[n, dim]``. Raises ``ValueError`` on other shapes, NaN, infinity."""
         windows = checked_windows(windows, self._space)
-        out = np.empty((len(windows), self._space.dim), np.float32)
-        for start in range(0, len(windows), self._batch):
-            batch = windows[start : start + self._batch]
-            full = np.zeros((self._batch, windows.shape[1]), np.float32)
-            full[: len(batch)] = batch
-            found = checked_output(self.session.run({"samples": full}), (self._batch, self._space.dim))
-            out[start : start + len(batch)] = found[: len(batch)]
-        return normalise(out)
+        batches = [windows[start : start + self._batch] for start in range(0, len(windows), self._batch)]
+        if self._at_once == 1 or len(batches) < 2:
+            found = [self._run(batch) for batch in batches]
+        else:
+            with ThreadPoolExecutor(self._at_once) as pool:
+                found = list(pool.map(self._run, batches))
+        return normalise(np.concatenate([np.empty((0, self._space.dim), np.float32), *found]))
+
+    def _run(self, batch: FloatArray) -> NDArray[Any]:
+        """At most a batch of windows -> ``[n, dim]``."""
+        full = np.zeros((self._batch, batch.shape[1]), np.float32)
+        full[: len(batch)] = batch
+        return checked_output(self.session.run({"samples": full}), (self._batch, self._space.dim))[: len(batch)]
 
 
 #: What a tokenizer may say about padding; to which length is for us to say.

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier, get_ident
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from engine.bundle import open_bundle
 from engine.encoders import (
     BATCH_WINDOWS,
+    CALLS_AT_ONCE,
     GOLDEN_TOLERANCE,
     OnnxEncoders,
     encode_sound,
@@ -519,6 +521,25 @@ def test_windows_go_to_the_graph_as_many_at_once_as_the_bundle_says(mini: Mini) 
     samples = windows(5)
     np.testing.assert_allclose(encoder.encode_audio(samples), normalise(mini.weights.audio(samples)), atol=1e-6)
     assert sizes == [2, 2, 2]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_calls_for_a_large_model_run_two_at_once_where_there_are_cores(mini: Mini, threads: int) -> None:
+    mini.change("audio", batch=1)
+    encoder = OnnxEncoders(open_bundle(mini.folder), "cpu", threads=threads).audio
+    together, callers = Barrier(min(threads, CALLS_AT_ONCE), timeout=60), set()
+    run = encoder.session.run
+
+    def met(feeds: Any) -> Any:
+        together.wait()  # of one that comes alone, this raises
+        callers.add(get_ident())
+        return run(feeds)
+
+    encoder.session.run = met  # type: ignore[method-assign]
+    samples = windows(6)
+    np.testing.assert_allclose(encoder.encode_audio(samples), normalise(mini.weights.audio(samples)), atol=1e-6)
+    assert len(callers) == min(threads, CALLS_AT_ONCE)
+    assert (get_ident() in callers) == (threads == 1)
 
 
 def test_texts_go_to_the_graph_one_by_one_and_unpadded_where_the_bundle_says_so(mini: Mini) -> None:
