@@ -12,15 +12,22 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from engine.encoders import BATCH_WINDOWS
+from engine.types import Space
 from indexer.scan import Found
 from indexer.writer import Message
 
 T = TypeVar("T")
 
-#: Bounds of the queues: a window of 2 s at 16 kHz is 128 kB, so a few hundred are some tens of megabytes.
+#: Bounds of the queues. A window of 2 s at 16 kHz is 128 kB, one of 10 s at 48 kHz is 1.9 MB: they count by size.
 MAX_JOBS = 10_000
 MAX_WINDOWS = 16 * BATCH_WINDOWS
+MAX_WINDOW_BYTES = 64 << 20
 MAX_WRITES = 64
+
+
+def most_windows(space: Space) -> int:
+    """How many windows may wait for the encoder: a batch at least."""
+    return min(MAX_WINDOWS, max(BATCH_WINDOWS, MAX_WINDOW_BYTES // (4 * space.window_samples)))
 
 
 @dataclass(slots=True)

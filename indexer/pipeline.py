@@ -21,7 +21,7 @@ import numpy as np
 from engine.encoders import BATCH_WINDOWS, Encoders
 from engine.memory.base import Memory, Patient
 from engine.session import cpu_count
-from indexer.flow import Flow
+from indexer.flow import Flow, most_windows
 from indexer.hearing import Decoder
 from indexer.ledger import Ledger
 from indexer.report import IndexReport, Progress
@@ -67,7 +67,7 @@ def index(
     what had been written by then stays, and the next run goes on from there.
     """
     started = time.perf_counter()
-    flow, report, summary = Flow(), IndexReport(), ScanSummary()
+    flow, report, summary = Flow(heard=queue.Queue(most_windows(encoders.space))), IndexReport(), ScanSummary()
     if listed is None:
         listed = scan(present_roots(roots, ledger, options.prune_anyway) if options.prune else roots)
     found = summary.sift(listed)
