@@ -42,6 +42,12 @@ def cut(blocks: Iterable[FloatArray], space: Space) -> Iterator[Window]:
         yield window(total - size)
 
 
+def window_starts(samples: int, size: int, hop: int) -> list[int]:
+    """The first samples of the windows that ``cut`` makes of a clip of so many ``samples``, at least one."""
+    starts = list(range(0, max(1, samples - size + 1), hop))
+    return [*starts, samples - size] if starts[-1] + size < samples else starts
+
+
 def pad_to(samples: FloatArray, size: int, pad: Pad) -> FloatArray:
     """``[n]`` samples, 1 <= n <= size, made ``[size]``.
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,17 +41,24 @@ class Layout:
 
 
 class _Sounds:
-    """The sounds in some folders, by their names without the extension."""
+    """The sounds in the folders meant by ``patterns``, by their names without the extension.
 
-    def __init__(self, bases: Iterable[Path], patterns: Iterable[str]) -> None:
-        found = [folder for base in bases for pattern in patterns for folder in _matching(base, pattern)]
-        self.folders = list(dict.fromkeys(folder.resolve() for folder in found))
+    The first of ``bases`` that has any is taken: a table may lie beside the sounds, or in a folder of tables.
+    """
+
+    def __init__(self, bases: Iterable[Path], patterns: Sequence[str]) -> None:
+        self.folders: list[Path] = []
         self._paths: dict[str, Path] = {}
-        for folder in reversed(self.folders):  # the first folder counts most
-            for name in os.listdir(folder):
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in AUDIO_SUFFIXES:
-                    self._paths[stem] = folder / name
+        for base in bases:
+            found = [folder for pattern in patterns for folder in _matching(base, pattern)]
+            self.folders += found
+            for folder in reversed(found):  # the first folder counts most
+                for name in os.listdir(folder):
+                    stem, suffix = os.path.splitext(name)
+                    if suffix.lower() in AUDIO_SUFFIXES:
+                        self._paths[stem] = folder / name
+            if self._paths:
+                return
 
     def find(self, place: Place, rows: Rows, *stems: str) -> Path | None:
         """The clip's file by the first of ``stems`` that there is; None, and noted, where there is none."""
@@ -70,7 +77,7 @@ def _matching(base: Path, pattern: str) -> list[Path]:
 
 def _clotho(path: Path, rows: Rows) -> None:
     part = path.stem.removeprefix("clotho_captions_")
-    sounds = _Sounds((path.parent, path.parent.parent), (part, f"*/{part}", "."))
+    sounds = _Sounds((path.parent, path.parent.parent), (part, f"audio*/{part}", f"clotho_audio*/{part}", "."))
     for place, row in csv_rows(path, rows):
         name = row["file_name"]
         captions = [rows.caption(place, text) for key, text in row.items() if key.startswith("caption_")]
@@ -81,7 +88,7 @@ def _clotho(path: Path, rows: Rows) -> None:
 
 def _audiocaps(path: Path, rows: Rows) -> None:
     split = path.stem
-    sounds = _Sounds((path.parent, path.parent.parent), (split, f"*/{split}", "audio*", "."))
+    sounds = _Sounds((path.parent, path.parent.parent), (split, f"audio*/{split}", f"waveforms/{split}", "audio*", "."))
     for place, row in csv_rows(path, rows):
         video, start = row["youtube_id"], row["start_time"]
         # As the usual downloaders name them; AudioSet's own archives put a Y before, since ids may begin with a dash.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 from engine.audio import open_clip, regular
 from engine.errors import AudioError
@@ -22,9 +22,8 @@ _CHUNK_BYTES = 1 << 20
 def content_sha256(path: Path, span: Span) -> str:
     """The sha256 of the sound's bytes, in hex. Raises ``AudioError``."""
     found = hashlib.sha256()
-    with _bytes(path, span) as chunks:
-        for chunk in chunks:
-            found.update(chunk)
+    for chunk in _chunks(path, span):
+        found.update(chunk)
     return found.hexdigest()
 
 
@@ -34,8 +33,7 @@ def open_sound(path: Path, span: Span, suffix: str, sample_rate_hz: int) -> Clip
         return open_clip(path, sample_rate_hz)
     copy = tempfile.NamedTemporaryFile(suffix=suffix)  # noqa: SIM115 - closed, and gone, when the blocks are read
     try:
-        with _bytes(path, span) as chunks:
-            copy.writelines(chunks)
+        copy.writelines(_chunks(path, span))
         copy.flush()
         clip = open_clip(Path(copy.name), sample_rate_hz)
     except BaseException:
@@ -49,21 +47,15 @@ def open_sound(path: Path, span: Span, suffix: str, sample_rate_hz: int) -> Clip
     return replace(clip, blocks=blocks())
 
 
-@contextmanager
-def _bytes(path: Path, span: Span) -> Iterator[Iterator[bytes]]:
+def _chunks(path: Path, span: Span) -> Iterator[bytes]:
+    first, left = span or (0, sys.maxsize)
     try:
         with regular(path) as stream:
-            yield _chunks(stream, span)
+            stream.seek(first)
+            while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
+                yield chunk
+                left -= len(chunk)
     except OSError as error:
         raise AudioError(
             error.strerror or str(error), "a readable file", "check the path and its permissions"
         ) from error
-
-
-def _chunks(stream: BinaryIO, span: Span) -> Iterator[bytes]:
-    if span is not None:
-        stream.seek(span[0])
-    left = None if span is None else span[1]
-    while left != 0 and (chunk := stream.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES))):
-        yield chunk
-        left = None if left is None else left - len(chunk)

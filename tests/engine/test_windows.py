@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.errors import AudioError
 from engine.types import FloatArray, Pad, Space
-from engine.windows import cut, pad_to
+from engine.windows import cut, pad_to, window_starts
 
 
 def space(window: int, hop: int, pad: Pad = "zero", rate_hz: int = 10) -> Space:
@@ -54,6 +54,7 @@ def test_cuts_are_those_of_the_whole_clip(length: int, window: int, hop: int, pa
     clip = np.arange(1, length + 1, dtype=np.float32)
     found = list(cut(pieces(clip, splits), space(window, hop, pad)))
     starts = slow_starts(length, window, hop)
+    assert window_starts(length, window, hop) == starts
     assert [w.index for w in found] == list(range(len(starts)))
     for cut_window, start in zip(found, starts, strict=True):
         assert cut_window.samples.dtype == np.float32
