@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -98,6 +98,60 @@ class Bound:
             binding.bind_ortvalue_input(name, buffer)
         binding.bind_output(self._session.get_outputs()[0].name, self._device)
         return binding, buffers
+
+
+class KeepingSession:
+    """A graph that goes on from its own outputs: what it calls ``new_X`` is its input ``X`` of the next call.
+
+    What is kept stays on the device. Raises as ``Session`` does.
+    """
+
+    def __init__(self, graph: Path, device: Device = "auto", threads: int | None = None) -> None:
+        opened = Session(graph, device, threads)
+        self.device, self.note = opened.device, opened.note
+        self._session = opened._session
+        names = {value.name for value in self._session.get_outputs()}
+        self._empty = {
+            value.name: [size if isinstance(size, int) else 0 for size in value.shape]
+            for value in self._session.get_inputs()
+            if f"new_{value.name}" in names
+        }
+        self._kept: dict[str, Any] = {}
+
+    def forget(self, rows: int) -> None:
+        """Begin anew with ``rows`` along the first axis, and nothing kept of them."""
+        self._kept = {
+            name: self._value(np.empty([rows, *shape[1:]], np.float32)) for name, shape in self._empty.items()
+        }
+
+    def keep_rows(self, rows: NDArray[np.int64]) -> None:
+        """Forget all but these rows of what is kept."""
+        self._kept = {name: self._value(kept.numpy()[rows]) for name, kept in self._kept.items()}
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """These outputs for these inputs and what is kept. Raises ``BundleError`` if the graph does not take them."""
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for name, value in self._kept.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in outputs:
+            binding.bind_output(name, "cpu")
+        for name in self._kept:
+            binding.bind_output(f"new_{name}", self.device)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime raises its own unrelated classes
+            given = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
+            raise BundleError(
+                f"a graph that fails on {given} ({error})", "one that runs", "copy or export the bundle again"
+            ) from error
+        found = binding.get_outputs()
+        self._kept = dict(zip(self._kept, found[len(outputs) :], strict=True))
+        return [value.numpy() for value in found[: len(outputs)]]
+
+    def _value(self, array: NDArray[np.float32]) -> Any:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0)
 
 
 def why_no_cuda() -> str:
