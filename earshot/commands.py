@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from earshot import __version__, show
 from earshot.bundles import bundle_app
+from earshot.caption_commands import register as register_captions
 from earshot.caption_eval import eval_app  # `earshot.evaluate`'s, with `captions` in it
 from earshot.cli import EXIT_FAILED, EXIT_FAILED_FILES, EXIT_INTERRUPTED, STOPPED, Through, describe
 from earshot.limits import MOST_RESULTS
@@ -63,6 +64,7 @@ app = typer.Typer(
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
+register_captions(app)
 
 
 def _version(wanted: bool) -> None:
@@ -223,7 +225,7 @@ def status(
         show.print_json(state.to_dict() | ({"failures": rows, "damaged": damaged} if failed else {}))
         return
     for name, value in state.to_dict().items():
-        if name == "remark" and not value:
+        if name in ("remark", "captions") and not value:
             continue
         text = show.span(value) if name == "audio_s" else str(value)
         show.say(f"{name:>9}  {text}")

@@ -232,6 +232,17 @@ def steps_progress(show: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
+def counting(show: bool) -> Iterator[Callable[[str], None]]:
+    """One live line on stderr, of which the end is not known. Nothing where nobody watches."""
+    if not (show and err.is_terminal):
+        yield lambda _: None
+        return
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda line: bar.update(task, description=line)
+
+
+@contextmanager
 def copy_progress(show: bool) -> Iterator[Callable[[CopyProgress], None]]:
     """One live line on stderr: what is being done, and how many windows of all. Nothing where nobody watches."""
     if not (show and err.is_terminal):

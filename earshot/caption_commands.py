@@ -1,0 +1,117 @@
+"""`earshot remember`, `forget` and `export captions`: what is known of sounds in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from earshot import show
+from earshot.cli import EXIT_FAILED_FILES
+from earshot.options import BundleOption, JsonOption, LibraryOption, open_library, patience_s
+
+if TYPE_CHECKING:
+    from earshot.remembering import RememberReport
+    from engine.memory.captions import Said
+
+LanguageOption = Annotated[
+    str | None, typer.Option("--lang", help="Their language as an ISO 639-3 code: eng, fra, deu, spa, jpn …")
+]
+SourceOption = Annotated[str | None, typer.Option("--source", help="Where they are from: a name of yours.")]
+export_app = typer.Typer(help="Write what a library knows to files for other programs.", no_args_is_help=True)
+
+
+def remember(
+    texts: Annotated[
+        list[Path],
+        typer.Argument(help="Files: .txt one caption a line, .csv, .json, .jsonl.", show_default=False, readable=False),
+    ],
+    lang: LanguageOption = None,
+    source: SourceOption = None,
+    library: LibraryOption = None,
+    bundle: BundleOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remember captions: sentences about sounds, upon which earshot's own captions are built.
+
+    Each is kept once, with the vector of its words, its language and its source, which may also be columns of a CSV
+    file (caption, lang, source) or keys in JSON. Ctrl-C loses nothing: the same command goes on where it stopped.
+    """
+    from earshot.places import expanded
+    from earshot.remembering import RememberReport, checked_language, checked_source
+    from engine.errors import LibraryError
+
+    checked_language(lang)
+    checked_source(source)
+    paths = [expanded(path) for path in texts]
+    for path in paths:
+        if not path.is_file():
+            raise LibraryError(f"no file {path}", "a file of captions", "name files, not folders")
+    report = RememberReport()
+    with open_library(library, bundle, create=True) as opened, _progress(not as_json) as draw:
+        opened.remember(
+            chain.from_iterable(_readable(path, lang, source, report) for path in paths),
+            report=report,
+            wait_s=patience_s(as_json),
+            on_wait=show.waiting,
+            on_progress=draw,
+        )
+    if as_json:
+        show.print_json(report.to_dict())
+    else:
+        show.say(f"{report.remembered} captions remembered, {report.known} known already, {report.failed} of no use")
+        show.print_failures("left out", report.reasons)
+    if report.failed:
+        raise typer.Exit(EXIT_FAILED_FILES)
+
+
+def _readable(path: Path, lang: str | None, source: str | None, report: RememberReport) -> Iterator[Said]:
+    from earshot.remembering import read_captions
+
+    try:
+        yield from read_captions(path, lang, source, report)
+    except OSError as error:
+        report.fail(str(path), error)
+
+
+def forget(
+    source: SourceOption = None,
+    lang: LanguageOption = None,
+    library: LibraryOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before forgetting all.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget captions: those of a source, of a language, of both, or all that are remembered. Sounds stay.
+
+    `--source generated` forgets what earshot itself said; the sounds keep their captions.
+    """
+    with open_library(library) as opened:
+        if not (source or lang or yes):
+            count = opened.remembers()
+            typer.confirm(f"Forget all {count} captions?", abort=True, err=True)
+        forgotten = opened.forget(source=source, lang=lang, wait_s=patience_s(as_json), on_wait=show.waiting)
+    if as_json:
+        show.print_json({"forgotten": forgotten})
+    else:
+        show.say(f"{forgotten} captions forgotten")
+
+
+@contextmanager
+def _progress(wanted: bool) -> Iterator[Callable[[RememberReport], None]]:
+    """One live line on stderr; nothing where nobody watches."""
+    with show.counting(wanted) as count:
+        yield lambda report: count(f"{report.read:,} captions read, {report.remembered:,} of them new")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the others."""
+    app.command(
+        epilog="Examples:\n\n  earshot remember captions.txt --lang eng\n\n"
+        "  earshot remember clotho.csv audiocaps.json --source corpora"
+    )(remember)
+    app.command(epilog="Examples:\n\n  earshot forget --source corpora\n\n  earshot forget --yes")(forget)
+    app.add_typer(export_app, name="export")

@@ -1,0 +1,46 @@
+"""Captions remembered and forgotten on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from earshot import library as library_module
+from earshot.commands import app
+from engine.fakes import FakeEncoders
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(library_module, "load_encoders", lambda bundle, device: FakeEncoders())
+    monkeypatch.setenv("EARSHOT_LIBRARY", str(tmp_path / "library"))
+
+    def run(*words: str, status: int = 0, typed: str = "") -> str:
+        result = CliRunner().invoke(app, list(words), input=typed)
+        assert result.exit_code == status, (result.output, result.exception)
+        return result.stdout
+
+    return run
+
+
+def test_remember_count_and_forget(run, tmp_path: Path):
+    (tmp_path / "a.txt").write_bytes(b"a dog\n\nthe sea\ncaf\xe9\n")
+    report = json.loads(run("remember", str(tmp_path / "a.txt"), "--lang", "eng", "--source", "me", "--json", status=3))
+    assert (report["remembered"], report["known"], report["failed"]) == (2, 0, 1)
+    assert report["reasons"][0]["where"].endswith("a.txt, line 4")
+    assert "2 known already" in run("remember", str(tmp_path / "a.txt"), "--lang", "eng", status=3)
+    assert json.loads(run("status", "--json"))["captions"] == 2
+    run("forget", status=1, typed="n\n")
+    assert json.loads(run("forget", "--source", "nobody", "--json")) == {"forgotten": 0}
+    assert json.loads(run("forget", "--yes", "--json")) == {"forgotten": 2}
+
+
+def test_what_can_not_be_done_is_said_before_a_library_is_made(run, tmp_path: Path):
+    (tmp_path / "a.txt").write_text("a dog")
+    for words in (["nowhere.txt"], [str(tmp_path)], [str(tmp_path / "a.txt"), "--lang", "english"]):
+        run("remember", *words, status=1)
+    run("remember", str(tmp_path / "a.txt"), "--source", "generated", status=1)
+    assert not (tmp_path / "library").exists()
