@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.audio import naming, open_clip
 from engine.bundle import open_bundle
-from engine.encoders import Encoders, OnnxEncoders, encode_windows, thinned
+from engine.encoders import OnnxEncoders, thinned
 from engine.types import FloatArray
-from engine.windows import cut
+from exporters.asking import best_windows, hear, similar
 from trainer.data import read_rows
 from trainer.metrics import Floats, average_precision_at, bootstrap, choices, first_ranks, hits_at
 
@@ -41,32 +40,6 @@ class Figure:
         """The mean of ``values``."""
         low, high = bootstrap(values)
         return cls(name, float(values.mean()), low, high, len(values))
-
-
-def hear(encoders: Encoders, paths: Sequence[Path]) -> list[FloatArray]:
-    """Each sound's window vectors ``[windows, dim]``."""
-    heard = []
-    for path in paths:
-        with naming(path):
-            windows = cut(open_clip(path, encoders.space.sample_rate_hz).blocks, encoders.space)
-            heard.append(np.stack([vector for _, vector in encode_windows(encoders.audio, windows)]))
-    return heard
-
-
-def best_windows(texts: FloatArray, heard: Sequence[FloatArray]) -> FloatArray:
-    """``[texts, dim]`` and sounds of ``[windows, dim]`` -> ``[texts, sounds]``: each sound's best cosine."""
-    return np.stack([(texts @ vectors.T).max(axis=1) for vectors in heard], axis=1)
-
-
-def similar(asked: Sequence[FloatArray], heard: Sequence[FloatArray]) -> FloatArray:
-    """Sounds to search with, ``[m, dim]`` each, and sounds of ``[windows, dim]`` -> ``[asked, sounds]``.
-
-    As the engine scores them: the mean over m of the sound's best cosine.
-    """
-    best = best_windows(np.concatenate(asked), heard)
-    counts = np.array([len(vectors) for vectors in asked])
-    starts = np.append(0, np.cumsum(counts)[:-1])
-    return np.asarray(np.add.reduceat(best, starts, axis=0) / counts[:, None], np.float32)
 
 
 def figures(scores: FloatArray, kinds: Sequence[str], labels: Sequence[str], alike: FloatArray) -> list[Figure]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.calibrate import Held, calibrate, calibrations, fit_logistic
+from exporters.calibration import calibrate, fit_logistic
+from trainer.calibrate import Held, calibrations
 
 
 def slow_fit(scores: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
