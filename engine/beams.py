@@ -106,7 +106,8 @@ class _Beams:
         rules, length = self._rules, len(self._said[0]) + 1
         chances = self._scores[:, None] + self._allowed(scores, pieces)
         best = np.argsort(-chances, axis=None, kind="stable")[: 2 * rules.beams]
-        ended, running = [], []
+        ended: list[Hypothesis] = []
+        running: list[tuple[int, int, np.float32]] = []
         for rank, place in enumerate(best.tolist()):
             parent, column = divmod(place, chances.shape[1])
             piece, chance = int(pieces[parent, column]), chances[parent, column]

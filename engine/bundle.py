@@ -9,7 +9,11 @@ A bundle folder holds::
     golden.npz       audio_samples [n, window_samples], audio_vectors [n, dim], texts [m] str, text_vectors [m, dim]
     README.md        the model card
 
-Either tower may be absent.
+Either tower may be absent. A bundle that reads words and a sound as one question also has::
+
+    compose.onnx     ``input_ids, attention_mask [batch, tokens], sound [batch, dim] -> embedding [batch, dim]``;
+                     weights that it shares with text.onnx lie there; golden.npz has compose_texts, compose_sounds
+                     [n, dim] and compose_vectors [n, dim]
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from engine.errors import BundleError, ManifestError
-from engine.types import Pad, Space
+from engine.types import Pad, Space, Strategy
 
 MANIFEST_FORMAT = 1
 STARTER_DIR = Path(__file__).parent / "starter"
@@ -63,6 +67,35 @@ class TextTower:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptionerPart:
+    """How the caption graphs want to be fed, and how captions are made with them unless asked for otherwise.
+
+    ``space_id``: the space whose vectors it learnt to read; another's are refused. ``strategy``: what is done to a
+    sound's vector first (``audio``: nothing, ``nearest``, ``projection``), with ``tau`` and ``renormalise``. ``sigma``
+    is the noise that it learnt with. What is as near as ``silence`` or ``noise`` says to a vector in ``anchors``, by
+    cosine, has no event.
+    """
+
+    prefix: str
+    decoder: str
+    tokenizer: str
+    anchors: str
+    space_id: str
+    languages: tuple[str, ...]
+    max_tokens: int
+    beams: int
+    length_penalty: float
+    no_repeat: int
+    strategy: Strategy
+    tau: float
+    renormalise: bool
+    rerank: bool
+    sigma: float
+    silence: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """Score to relevance: ``relevance = 1 / (1 + exp(-(slope * cosine + intercept)))``.
 
@@ -84,7 +117,8 @@ class Manifest:
 
     ``calibration`` has one entry for each kind of query: ``text``, ``text-cjk`` (Chinese or Japanese script, optional)
     and ``audio`` (sound against sound).
-    ``files`` maps each file to its sha256. ``extra`` keeps what this version does not know (parity figures, credits).
+    ``compose`` is the graph for words with a sound, if there is one. ``files`` maps each file to its sha256. ``extra``
+    keeps what this version does not know (parity figures, credits).
     """
 
     name: str
@@ -95,6 +129,7 @@ class Manifest:
     text: TextTower | None
     calibration: dict[str, Calibration]
     files: dict[str, str]
+    compose: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -214,7 +249,9 @@ def read_manifest(path: Path) -> Manifest:
             kind: _calibration(reader.require("calibration").require(kind)) for kind in reader.get("calibration", dict)
         },
         files={name: reader.require("files").get(name, str) for name in reader.get("files", dict)},
+        compose=None if (compose := reader.section("compose")) is None else compose.get("graph", str),
         extra={key: value for key, value in raw.items() if key not in _KNOWN_KEYS},
+        captioner=_captioner(reader.section("captioner")),
     )
     if manifest.audio is None and manifest.text is None:
         raise reader.error("audio and text", "nothing", "at least one tower")
@@ -223,7 +260,19 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-_KNOWN_KEYS = {"format", "name", "space_id", "dim", "precision", "audio", "text", "calibration", "files"}
+_KNOWN_KEYS = {
+    "format",
+    "name",
+    "space_id",
+    "dim",
+    "precision",
+    "audio",
+    "text",
+    "calibration",
+    "files",
+    "compose",
+    "captioner",
+}
 
 
 def _audio_tower(reader: _Reader | None) -> AudioTower | None:
@@ -268,6 +317,24 @@ def _text_tower(reader: _Reader | None) -> TextTower | None:
         lowercase=reader.get("lowercase", bool),
         suffix=reader.get("suffix", str) if reader.has("suffix") else "",
         batch=reader.optional("batch", int),
+    )
+
+
+def _captioner(reader: _Reader | None) -> CaptionerPart | None:
+    if reader is None:
+        return None
+    strategy = reader.get("strategy", str)
+    if strategy not in get_args(Strategy):
+        raise reader.error("strategy", repr(strategy), f"one of {', '.join(get_args(Strategy))}")
+    return CaptionerPart(
+        **{key: reader.get(key, str) for key in ("prefix", "decoder", "tokenizer", "anchors", "space_id")},
+        **{key: reader.positive(key, int) for key in ("max_tokens", "beams")},
+        **{key: reader.get(key, bool) for key in ("renormalise", "rerank")},
+        **{key: reader.finite(key) for key in ("length_penalty", "sigma", "silence", "noise")},
+        languages=reader.texts("languages"),
+        no_repeat=reader.get("no_repeat", int),
+        strategy=cast("Strategy", strategy),
+        tau=reader.positive("tau", float),
     )
 
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 FloatArray: TypeAlias = NDArray[np.float32]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Pad: TypeAlias = Literal["repeat", "repeatpad", "zero"]
+#: What is done to a sound's vector before it is put into words.
+Strategy: TypeAlias = Literal["audio", "nearest", "projection"]
 Payload: TypeAlias = Mapping[str, Any]
 Op: TypeAlias = Literal["<", "<=", ">", ">=", "=", "!=", "~", "in", "not in"]
 
