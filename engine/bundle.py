@@ -130,6 +130,7 @@ class Manifest:
     calibration: dict[str, Calibration]
     files: dict[str, str]
     compose: str | None = None
+    captioner: CaptionerPart | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -326,16 +327,21 @@ def _captioner(reader: _Reader | None) -> CaptionerPart | None:
     strategy = reader.get("strategy", str)
     if strategy not in get_args(Strategy):
         raise reader.error("strategy", repr(strategy), f"one of {', '.join(get_args(Strategy))}")
+    values: dict[str, Any] = {key: reader.get(key, str) for key in _CAPTION_FILES}
+    values |= {key: reader.positive(key, int) for key in ("max_tokens", "beams")}
+    values |= {key: reader.get(key, bool) for key in ("renormalise", "rerank")}
+    values |= {key: reader.finite(key) for key in ("length_penalty", "sigma", "silence", "noise")}
     return CaptionerPart(
-        **{key: reader.get(key, str) for key in ("prefix", "decoder", "tokenizer", "anchors", "space_id")},
-        **{key: reader.positive(key, int) for key in ("max_tokens", "beams")},
-        **{key: reader.get(key, bool) for key in ("renormalise", "rerank")},
-        **{key: reader.finite(key) for key in ("length_penalty", "sigma", "silence", "noise")},
+        **values,
+        space_id=reader.get("space_id", str),
         languages=reader.texts("languages"),
         no_repeat=reader.get("no_repeat", int),
         strategy=cast("Strategy", strategy),
         tau=reader.positive("tau", float),
     )
+
+
+_CAPTION_FILES = ("prefix", "decoder", "tokenizer", "anchors")
 
 
 class _Reader:
