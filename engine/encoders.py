@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -24,6 +24,9 @@ from engine.errors import BundleError, DeviceError, QueryError, SelfTestError
 from engine.session import Session, cpu_count
 from engine.types import Device, FloatArray, Space, Window
 from engine.windows import cut
+
+if TYPE_CHECKING:
+    from engine.composer import Composer
 
 #: Windows go to the graph in batches of exactly this many, so that a vector depends on its window alone.
 BATCH_WINDOWS = 16
@@ -69,6 +72,10 @@ class Encoders(Protocol):
     @property
     def text(self) -> TextEncoder:
         """The text tower."""
+
+    @property
+    def composer(self) -> Composer:
+        """What makes one question of words and a sound."""
 
     @property
     def calibration(self) -> Mapping[str, Calibration]:
@@ -125,6 +132,21 @@ class OnnxEncoders:
         self._note(encoder.session)
         return encoder
 
+    @cached_property
+    def composer(self) -> Composer:
+        """The bundle's own, put to its self-test, or one that adds vectors. Raises ``BundleError``, ``DeviceError``."""
+        from engine.composer import OnnxComposer, SumComposer
+
+        if self.bundle.manifest.compose is None:
+            return SumComposer(lambda: self.text)
+        composer = OnnxComposer(self.bundle, self.text, self._device, self._threads)
+        texts, vectors = self._golden("compose_texts", "compose_vectors")
+        sounds, _ = self._golden("compose_sounds", "compose_vectors")
+        found = [composer.compose(str(text), sound[None]) for text, sound in zip(texts, sounds, strict=True)]
+        _self_test(np.concatenate(found), vectors, "compose")
+        self._note(composer.session)
+        return composer
+
     @property
     def device(self) -> Device:
         """Where the audio tower runs."""
@@ -157,7 +179,7 @@ class OnnxAudioEncoder:
         self._space = bundle.manifest.space
         tower = bundle.manifest.audio
         assert tower is not None  # .space has raised if it is
-        self.session = _session(bundle, tower.graph, device, threads)
+        self.session = session_for(bundle, tower.graph, device, threads)
         alone = tower.batch is not None and self.session.device == "cpu"
         self._batch = tower.batch if alone and tower.batch else BATCH_WINDOWS
         self._at_once = min(CALLS_AT_ONCE, threads or cpu_count()) if alone else 1
@@ -201,8 +223,9 @@ class OnnxTextEncoder:
         self._tokenizer.enable_padding(**{key: padding[key] for key in _PADDING if key in padding})
         self._unknown = {self._tokenizer.token_to_id(name) for name in _UNKNOWN}
         self._lowercase, self._suffix, self._batch = tower.lowercase, tower.suffix, tower.batch
+        self._max_tokens = tower.max_tokens
         self._dim = bundle.manifest.dim
-        self.session = _session(bundle, tower.graph, device, threads)
+        self.session = session_for(bundle, tower.graph, device, threads)
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
         """n texts -> L2-normalised ``[n, dim]``.
@@ -210,16 +233,23 @@ class OnnxTextEncoder:
         A symbol that the tokenizer doesn't know is read by its Unicode name (🐕 is "dog"). A text without a word that
         the model knows points away from "sound", so that nothing sounds like it. Raises ``QueryError`` if one is empty.
         """
-        if any(not text.strip() for text in texts):
-            raise QueryError("an empty text", "words that describe a sound", "try: rain on a tin roof")
-        if not texts:
-            raise QueryError("no texts", "at least one", "pass a list of strings")
-        if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
-            raise QueryError("words that are not UTF-8", "words that describe a sound", "check the terminal's encoding")
+        _require_words(texts)
         found, known = self._read([self._spelled(text) for text in texts])
         for number in np.flatnonzero(~known).tolist():
             found[number] = self._nothing(texts[number])
         return normalise(found)
+
+    def tokens(self, text: str, room: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """``(input_ids, attention_mask)`` ``[1, tokens]`` of a text, cut so that ``room`` more fit in.
+
+        Raises ``QueryError`` if it is empty.
+        """
+        _require_words([text])
+        reader = Tokenizer.from_str(self._tokenizer.to_str())
+        reader.enable_truncation(self._max_tokens - room)
+        spelled = self._spelled(text)
+        read = reader.encode((spelled.lower() if self._lowercase else spelled) + self._suffix)
+        return np.array([read.ids], np.int64), np.array([read.attention_mask], np.int64)
 
     def _read(self, texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """What the graph makes of n texts ``[n, dim]``, and whether there was anything to read ``[n]``."""
@@ -264,7 +294,16 @@ class OnnxTextEncoder:
         return [bool(mask) and not special and piece not in self._unknown for piece, mask, special in pieces]
 
 
-def _session(bundle: Bundle, graph: str, device: Device, threads: int | None) -> Session:
+def _require_words(texts: Sequence[str]) -> None:
+    if any(not text.strip() for text in texts):
+        raise QueryError("an empty text", "words that describe a sound", "try: rain on a tin roof")
+    if not texts:
+        raise QueryError("no texts", "at least one", "pass a list of strings")
+    if any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
+        raise QueryError("words that are not UTF-8", "words that describe a sound", "check the terminal's encoding")
+
+
+def session_for(bundle: Bundle, graph: str, device: Device, threads: int | None) -> Session:
     """A graph of the bundle on a device that it is made for. Raises ``DeviceError``, ``BundleError``."""
     if bundle.manifest.precision != "int8" or device == "cpu":
         return Session(bundle.path(graph), device, threads)

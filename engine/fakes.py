@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engine.bundle import Calibration
+from engine.composer import SumComposer
 from engine.encoders import checked_windows, normalise
 from engine.errors import QueryError
 from engine.types import Device, FloatArray, Space
@@ -41,6 +42,11 @@ class FakeEncoders:
     def text(self) -> FakeEncoders:
         """The text tower."""
         return self
+
+    @property
+    def composer(self) -> SumComposer:
+        """Words and a sound, added."""
+        return SumComposer(lambda: self)
 
     def encode_audio(self, windows: FloatArray) -> FloatArray:
         """``[n, window_samples]`` -> L2-normalised ``[n, dim]``: the loudest band's word, or ``silence``.
