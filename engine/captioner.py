@@ -1,0 +1,297 @@
+"""A sound's vector -> words, with the evidence: what is remembered, projected, put into a sentence.
+
+Nothing is said of a sound without an event but that: a vector as near to those of silence or of noise as they are to
+each other is called so. Everything else gets a sentence, and the sentence a score: how likely the text tower finds it
+that the sound is what the sentence says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from engine.beams import Hypothesis, Rules, beam_search, greedy_search
+from engine.bundle import Bundle, CaptionerPart
+from engine.decoding import CachedSteps
+from engine.encoders import Encoders
+from engine.errors import BundleError, QueryError, SelfTestError, SpaceMismatchError
+from engine.projection import (
+    EVIDENCE,
+    nothing_remembered,
+    project,
+    project_nearest,
+    require_tau,
+)
+from engine.search import calibration_for
+from engine.session import KeepingSession, Session
+from engine.types import Caption, Device, FloatArray, Remembered, Strategy
+
+#: Windows that are put into words at once.
+BATCH = 16
+#: All of a memory is projected upon up to this many captions; of a larger one the ``NEAREST``, with a bound.
+MOST_EXACT, NEAREST = 100_000, 1024
+#: How far a candidate's log-probability may move on another machine.
+GOLDEN_TOLERANCE = 0.05
+_PULL = "copy or export the bundle again"
+#: What is said of sounds without an event.
+NO_EVENT = {
+    "eng": ("silence", "steady noise"),
+    "fra": ("silence", "bruit continu"),
+    "deu": ("Stille", "gleichmäßiges Rauschen"),
+    "spa": ("silencio", "ruido continuo"),
+    "nld": ("stilte", "aanhoudende ruis"),
+    "cat": ("silenci", "soroll continu"),
+    "jpn": ("無音", "一定の雑音"),
+    "zho": ("寂静", "持续的噪声"),
+}
+
+
+class Remembering(Protocol):
+    """Captions remembered in the space of the sounds; generated ones are none of them."""
+
+    def nearest(self, vector: FloatArray, k: int) -> list[Remembered]:
+        """The k nearest to ``vector [dim]``, best first."""
+
+    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
+        """Unit vectors ``[n, dim]`` and their texts, at most ``limit``."""
+
+    def count(self) -> int:
+        """How many there are."""
+
+
+class Captioner:
+    """Puts vectors of sounds into words, with the caption graphs of a bundle.
+
+    What isn't named is as the bundle's manifest says. ``notes`` is what the user should know.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        encoders: Encoders,
+        memory: Remembering | None = None,
+        *,
+        strategy: Strategy | None = None,
+        beams: int | None = None,
+        tau: float | None = None,
+        language: str = "eng",
+        device: Device = "auto",
+        threads: int | None = None,
+    ) -> None:
+        """Open the graphs.
+
+        Raises ``BundleError`` for a bundle without them or with those of another space, ``QueryError`` for a language
+        that it doesn't speak, for tau or beams that are not positive, and where nothing is remembered to project onto.
+        """
+        self._part = part = _part(bundle)
+        self.space_id, self._dim = bundle.manifest.space_id, bundle.manifest.dim
+        self._encoders, self.language = encoders, language
+        if language not in part.languages:
+            raise QueryError(f"language {language!r}", f"one of {', '.join(part.languages)}", "choose one of these")
+        if beams is not None and beams < 1:
+            raise QueryError(f"{beams} beams", "a positive number", "1 is greedy, 5 the usual number")
+        self.strategy: Strategy = strategy or part.strategy
+        self.tau, self.beams = part.tau if tau is None else tau, part.beams if beams is None else beams
+        require_tau(self.tau)
+        self._memory = memory
+        self._vectors = self._remembered()
+        self._tokenizer = _Pieces(bundle.path(part.tokenizer))
+        self._prefix = Session(bundle.path(part.prefix), device, threads)
+        self._decoder = KeepingSession(bundle.path(part.decoder), device, threads)
+        self.notes = sorted({self._prefix.note, self._decoder.note} - {""})
+        self._start = self._tokenizer.piece(f"[{language}]")
+        self._rules = Rules(
+            end=self._tokenizer.piece("[END]"),
+            max_tokens=part.max_tokens,
+            beams=self.beams,
+            length_penalty=part.length_penalty,
+            no_repeat=part.no_repeat,
+            banned=frozenset(map(self._tokenizer.piece, ("[PAD]", "[UNK]", *map("[{}]".format, part.languages)))),
+        )
+        self._silence, self._noise = self._anchors(bundle)
+
+    def caption(self, vectors: FloatArray) -> list[Caption]:
+        """Unit vectors of sounds ``[n, dim]`` -> n captions."""
+        return list(self.captions(vectors))
+
+    def captions(self, vectors: FloatArray) -> Iterator[Caption]:
+        """The same one by one, a batch in work at a time. Raises ``QueryError`` for vectors of another size."""
+        vectors = np.asarray(vectors, np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != self._dim:
+            raise QueryError(f"vectors {list(vectors.shape)}", f"[n, {self._dim}]", "use this bundle's own vectors")
+        for first in range(0, len(vectors), BATCH):
+            yield from self._batch(vectors[first : first + BATCH])
+
+    def _batch(self, vectors: FloatArray) -> list[Caption]:
+        found: list[Caption | None] = [self._without_event(vector) for vector in vectors]
+        rows = [number for number, one in enumerate(found) if one is None]
+        if rows:
+            for row, caption in zip(rows, self._said(vectors[rows]), strict=True):
+                found[row] = caption
+        return [caption for caption in found if caption is not None]
+
+    def _without_event(self, vector: FloatArray) -> Caption | None:
+        """What is said of silence and of noise, if it is either."""
+        words = NO_EVENT.get(self.language, NO_EVENT["eng"])
+        for anchors, floor, text in (
+            (self._silence, self._part.silence, words[0]),
+            (self._noise, self._part.noise, words[1]),
+        ):
+            likeness = float((anchors @ vector).max(initial=-1.0))
+            if likeness >= floor:
+                return Caption(text, min(likeness, 1.0), self.language)
+        return None
+
+    def _said(self, vectors: FloatArray) -> list[Caption]:
+        """Captions of sounds ``[n, dim]``, in one batch of all their beams."""
+        points, evidence = self._points(vectors)
+        hypotheses = self.decode(points)
+        texts = [[self._text(one) for one in each] for each in hypotheses]
+        told = [each if self._part.rerank else each[:1] for each in texts]
+        meant = self._encoders.text.encode_text([text or "?" for each in told for text in each])
+        captions, first = [], 0
+        for number, each in enumerate(told):
+            alike = meant[first : first + len(each)] @ vectors[number]
+            first += len(each)
+            best = int(alike.argmax())
+            curve = calibration_for(each[best], self._encoders.calibration)
+            score = curve.relevance(float(alike[best])) if each[best] else 0.0
+            captions.append(Caption(each[best], score, self.language, evidence[number]))
+        return captions
+
+    def decode(self, points: FloatArray) -> list[list[Hypothesis]]:
+        """Points of the text space ``[n, dim]`` -> the pieces of their captions, best first; one each if greedy."""
+        steps = self._steps(points, self._start)
+        if self.beams == 1:
+            return [[one] for one in greedy_search(steps, len(points), self._rules)]
+        return beam_search(steps, len(points), self._rules)
+
+    def _steps(self, points: FloatArray, start: int) -> CachedSteps:
+        return CachedSteps(self._decoder, self._prefix.run({"vectors": points}), start, self._tokenizer.size)
+
+    def _points(self, vectors: FloatArray) -> tuple[FloatArray, list[tuple[Remembered, ...]]]:
+        """What to put into words instead of sounds ``[n, dim]``, and the captions that weighed most in it."""
+        if self._memory is None:
+            return vectors, [()] * len(vectors)
+        k = NEAREST if self.strategy == "projection" and self._vectors is None else EVIDENCE
+        near = [self._memory.nearest(vector, k) for vector in vectors]
+        evidence = [tuple(each[:EVIDENCE]) for each in near]
+        if self.strategy == "audio":
+            return vectors, evidence
+        if not all(near):
+            raise nothing_remembered()
+        if self.strategy == "nearest":
+            return np.stack([each[0].vector for each in near]), evidence
+        if self._vectors is not None:
+            return project(vectors, self._vectors, self.tau, self._part.renormalise).points, evidence
+        return np.stack([self._of_nearest(each) for each in near]), evidence
+
+    def _of_nearest(self, near: Sequence[Remembered]) -> FloatArray:
+        assert self._memory is not None
+        cosines = np.array([one.score for one in near], np.float32)
+        vectors = np.stack([one.vector for one in near])
+        return project_nearest(cosines, vectors, self._memory.count(), self.tau, self._part.renormalise).point
+
+    def _remembered(self) -> FloatArray | None:
+        """All vectors remembered ``[N, dim]``; None where there are too many, or where none are needed."""
+        count = 0 if self._memory is None else self._memory.count()
+        if self.strategy != "audio" and not count:
+            raise nothing_remembered()
+        if self.strategy != "projection" or self._memory is None or count > MOST_EXACT:
+            return None
+        vectors, _ = self._memory.texts(MOST_EXACT)
+        if vectors.shape[1] != self._dim:
+            raise SpaceMismatchError(
+                f"captions remembered in another space, {vectors.shape[1]} numbers each",
+                f"{self._dim}, those of {self.space_id}",
+                "remember them again with this bundle",
+            )
+        return np.ascontiguousarray(vectors)
+
+    def _text(self, hypothesis: Hypothesis) -> str:
+        return self._tokenizer.text(hypothesis.pieces)
+
+    def _anchors(self, bundle: Bundle) -> tuple[FloatArray, FloatArray]:
+        """Vectors of silence and of noise, ``[m, dim]`` each; the graphs are put to their self-test beside them."""
+        path = bundle.path(self._part.anchors)
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+                silence, noise, points, scores = (kept[name] for name in ("silence", "noise", "points", "scores"))
+        except (ValueError, OSError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+            raise BundleError(f"{path} ({error})", "silence, noise, points and scores", _PULL) from error
+        start = self._tokenizer.piece(f"[{self._part.languages[0]}]")
+        found, _ = self._steps(points, start).begin(scores.shape[-1])
+        moved = float(np.abs(found[:, 0] - scores).max())
+        if not moved <= GOLDEN_TOLERANCE:
+            raise SelfTestError(f"log-probabilities {moved:.3f} off the golden", f"at most {GOLDEN_TOLERANCE}", _PULL)
+        return silence, noise
+
+
+class RetrievalCaptioner:
+    """For a bundle that can't put a vector into words: the nearest caption that is remembered, word for word."""
+
+    notes = ("this bundle has no decoder: captions are the nearest of those remembered, word for word",)
+    strategy: Strategy = "nearest"
+
+    def __init__(self, encoders: Encoders, memory: Remembering, language: str | None = None) -> None:
+        """Of ``language`` alone where it is named. Raises ``QueryError`` if nothing is remembered."""
+        if not memory.count():
+            raise nothing_remembered()
+        self._encoders, self._memory, self._language = encoders, memory, language
+
+    def caption(self, vectors: FloatArray) -> list[Caption]:
+        """Unit vectors of sounds ``[n, dim]`` -> n captions; an empty one where none of the nearest fits."""
+        return list(self.captions(vectors))
+
+    def captions(self, vectors: FloatArray) -> Iterator[Caption]:
+        """The same one by one."""
+        for vector in vectors:
+            near = self._memory.nearest(vector, EVIDENCE if self._language is None else 64)
+            fitting = tuple(one for one in near if self._language in (None, one.language))[:EVIDENCE]
+            if not fitting:
+                yield Caption("", 0.0, self._language or "und")
+                continue
+            curve = calibration_for(fitting[0].text, self._encoders.calibration)
+            yield Caption(fitting[0].text, curve.relevance(fitting[0].score), fitting[0].language, fitting)
+
+
+def _part(bundle: Bundle) -> CaptionerPart:
+    """What the manifest says of captions. Raises ``BundleError`` if nothing, or for another space."""
+    part, manifest = bundle.manifest.captioner, bundle.manifest
+    if part is None:
+        raise BundleError(f"bundle {manifest.name} without a captioner", "one", "train it: `earshot train captioner`")
+    if part.space_id != manifest.space_id:
+        raise BundleError(
+            f"a decoder that learnt to read {part.space_id}", f"{manifest.space_id}", "train one for this bundle"
+        )
+    return part
+
+
+class _Pieces:
+    """What captions are made of."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ``BundleError`` if the file is no tokenizer."""
+        self._path = path
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise BundleError(f"{path} ({error})", "a tokenizer", _PULL) from error
+        self.size: int = self._tokenizer.get_vocab_size()
+
+    def piece(self, name: str) -> int:
+        """The number of a piece. Raises ``BundleError`` if there is none."""
+        found: int | None = self._tokenizer.token_to_id(name)
+        if found is None:
+            raise BundleError(f"{self._path} without {name}", "a captioner's tokenizer", _PULL)
+        return found
+
+    def text(self, pieces: Sequence[int]) -> str:
+        """What pieces say; special ones say nothing."""
+        said: str = self._tokenizer.decode(list(pieces))
+        return said.strip()
