@@ -68,8 +68,8 @@ def _sound_figures(pairs: list[Said], bundle: str) -> tuple[list[Figure], list[t
     """What the sounds say of the captions, and which sounds can't be heard."""
     from earshot.models import load_encoders
     from engine.errors import AudioError
+    from exporters.asking import hear
     from trainer.caption_metrics import sound_figures
-    from trainer.evaluate import hear
 
     encoders = load_encoders(bundle, "auto")
     heard, said, unheard = [], [], []

@@ -10,7 +10,8 @@ from typing import Any
 def card(manifest: Mapping[str, Any], folder: Path) -> str:
     """The text of ``README.md`` for a bundle whose other files already lie in ``folder``."""
     audio, text, counts = manifest["audio"], manifest["text"], manifest["parameters"]
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.suffix in {".onnx", ".json"}}
+    told = [path for path in sorted(folder.iterdir()) if path.suffix in {".onnx", ".json"} or path.name == "memory.npz"]
+    sizes = {path.name: path.stat().st_size for path in told}
     sizes.pop("manifest.json", None)
     parts = [
         f"# {manifest['name']}: sound and words in one space",
@@ -30,6 +31,7 @@ def card(manifest: Mapping[str, Any], folder: Path) -> str:
             [(k, *map(_short, v.values())) for k, v in manifest["calibration"].items()],
         ),
         _bullets(manifest.get("calibration_found", {})),
+        *_captions(manifest.get("captions")),
         "## What it can't hear",
         _list(manifest.get("limits", [])),
         "## How it was made",
@@ -47,6 +49,14 @@ def card(manifest: Mapping[str, Any], folder: Path) -> str:
         _list(manifest.get("credits", [])),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _captions(found: Mapping[str, Any] | None) -> list[str]:
+    """What it says of sounds: only where it was given something to say it with."""
+    if not found:
+        return []
+    told = ["## What it says of sounds", _bullets(found["facts"])]
+    return [*told, found["protocol"], _scores(found["scores"])] if found.get("scores") else told
 
 
 def _scores(scores: Sequence[Mapping[str, Any]]) -> str:

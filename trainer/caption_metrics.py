@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import FloatArray
-from trainer.evaluate import Figure, best_windows
+from exporters.asking import best_windows
+from trainer.evaluate import Figure
 from trainer.metrics import Floats, bootstrap, first_ranks, hits_at
 
 #: The longest run of words that BLEU and CIDEr-D look at.

@@ -1,0 +1,78 @@
+"""What the starter remembers, and what captioners learn from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.bundle import STARTER_DIR, open_bundle
+from engine.encoders import OnnxEncoders, normalise
+from trainer.parallel import LANGUAGES
+from trainer.recipes.caption_shipping import MOST_REMEMBERED, described, farthest
+from trainer.recipes.captions import Work
+from trainer.references import Echoes, reference_sentences
+
+DATA = Path("../shared/data")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    return Work(DATA, tmp_path_factory.mktemp("captions"), STARTER_DIR)
+
+
+@pytest.fixture(scope="module")
+def remembered() -> dict[str, np.ndarray]:
+    with np.load(STARTER_DIR / "memory.npz", allow_pickle=False) as held:
+        return dict(held)
+
+
+def test_the_memory_is_ours_small_and_the_same_in_every_language(work: Work, remembered: dict[str, np.ndarray]) -> None:
+    texts, languages = remembered["texts"].tolist(), remembered["languages"].tolist()
+    assert len(texts) <= MOST_REMEMBERED
+    counts = Counter(languages)
+    assert set(counts) == set(LANGUAGES)
+    assert max(counts.values()) - min(counts.values()) <= 10  # a text that two concepts share counts once
+    ours = {(described(one, lang), lang) for one in work.events + work.sentences for lang in LANGUAGES}
+    assert set(zip(texts, languages, strict=True)) <= ours
+
+
+def test_nothing_remembered_echoes_a_reference(remembered: dict[str, np.ndarray]) -> None:
+    echoes = Echoes(reference_sentences())
+    english = remembered["texts"][remembered["languages"] == "eng"].tolist()
+    assert not [text for text in english if text in echoes]
+
+
+def test_remembered_vectors_are_those_of_the_text_tower(remembered: dict[str, np.ndarray]) -> None:
+    some = np.arange(0, len(remembered["texts"]), 250)
+    vectors = OnnxEncoders(open_bundle("starter"), "cpu", 1).text.encode_text(remembered["texts"][some].tolist())
+    assert remembered["vectors"].dtype == np.float16
+    assert np.einsum("nd,nd->n", vectors, remembered["vectors"][some].astype(np.float32)).min() > 0.999
+
+
+@pytest.mark.skipif(not (DATA / "text" / "audiocaps.csv").is_file(), reason="../shared/data is absent")
+def test_nothing_learnt_echoes_a_reference(work: Work) -> None:
+    echoes = Echoes(reference_sentences())
+    texts, languages = work.shipped_lessons
+    english = [text for text, language in zip(texts, languages, strict=True) if language == "eng"]
+    for found in (english, *work.captions):
+        assert len(found) > 1000
+        assert not [text for text in found if text in echoes]
+
+
+@given(st.integers(2, 12), st.integers(0, 5), st.integers(0, 999))
+def test_the_farthest_are_those_that_a_slow_search_finds(others: int, count: int, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    start, rest = (normalise(chance.standard_normal((n, 3)).astype(np.float32)) for n in (2, others))
+    found = farthest(start, rest, count)
+    assert len(found) == min(count, others) == len(set(found))
+    known = list(start)
+    for number in found:
+        left = [n for n in range(others) if n not in found[: found.index(number)]]
+        nearest = [max(float(rest[n] @ one) for one in known) for n in left]
+        assert nearest[left.index(number)] == pytest.approx(min(nearest), abs=1e-6)
+        known.append(rest[number])

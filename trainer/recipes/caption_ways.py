@@ -1,0 +1,126 @@
+"""Ways to bridge the gap between words and sounds, each learnt by small decoders and asked about held-out clips.
+
+The decoders learn from captions that people wrote (``audiocaps.csv``): for figures only, nothing of them ships.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from engine.projection import nearest, project
+from engine.types import FloatArray
+from exporters.decoder import CaptionDecoder
+from trainer.bridging import Bridge, adapter, shift, sigma_of_captions, sigma_of_pairs
+from trainer.cache import write_atomic
+from trainer.captioner import CaptionerConfig, learn_pieces, load, say, train
+from trainer.loop import Plan
+from trainer.recipes.captions import Work
+
+SEEDS = (1, 2, 3)
+#: Standard deviations of the noise; the papers' two readings of about 0.015 are 0.015 itself and its root, 0.12.
+SIGMAS = (0.0, 0.015, 0.03, 0.06, 0.12, 0.25, 1.0)
+#: The noise of every way that has some: the best of ``SIGMAS`` on the held-out clips.
+NOISE = 0.06
+WAYS = ("baseline", "noise", "shift", "adapter", "shift + noise", "adapter + noise")
+#: Clips and captions to estimate the noise from, as many as the papers take.
+ESTIMATED_FROM = 50
+Decoding: TypeAlias = Literal["audio", "nearest", "projection"]
+DECODINGS: tuple[Decoding, ...] = ("audio", "nearest", "projection")
+STEPS = 300
+PIECES = 2000
+
+
+def small(bridge: Bridge, seed: int) -> CaptionerConfig:
+    """A decoder of a million numbers: one seed of one way takes half a minute of one core."""
+    return CaptionerConfig(
+        pieces=PIECES,
+        width=128,
+        layers=2,
+        heads=4,
+        prefix=4,
+        hidden=256,
+        max_tokens=24,
+        dropout=0.0,
+        bridge=bridge,
+        plan=Plan(steps=STEPS, rate=3e-3, warmup=40, average=0.98, save_every=100, seed=seed),
+    )
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The decoders of every way and seed, learnt when they are asked for."""
+
+    work: Work
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs lie."""
+        return self.work.out / "ways"
+
+    @cached_property
+    def captions(self) -> tuple[list[str], FloatArray]:
+        """What is learnt from, and its vectors."""
+        learn, _ = self.work.captions
+        return learn, self.work.encode("captions", learn)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """One for all runs."""
+        path = self.folder / "tokenizer.json"
+        if not path.is_file():
+            learnt = learn_pieces(self.captions[0], ["eng"], PIECES)
+            write_atomic(path, lambda draft: learnt.save(str(draft), pretty=False))
+        return Tokenizer.from_file(str(path))
+
+    def bridge(self, way: str, sigma: float) -> Bridge:
+        """How ``way`` moves text vectors; ``sigma`` where it has noise."""
+        sounds, texts = self.work.pairs
+        noise = sigma if "noise" in way else 0.0
+        if "shift" in way:
+            return Bridge(noise, offset=shift(sounds, self.captions[1]))
+        if "adapter" in way:
+            matrix, offset = adapter(sounds, texts)
+            return Bridge(noise, matrix, offset)
+        return Bridge(noise)
+
+    def decoder(self, way: str, seed: int, sigma: float = NOISE) -> tuple[CaptionDecoder, Bridge]:
+        """A learnt decoder, and its bridge without noise."""
+        bridge = self.bridge(way, sigma)
+        folder = self.folder / f"{way.replace(' ', '')}-{bridge.sigma:g}-{seed}"
+        if not (folder / "best.pt").is_file():
+            texts, vectors = self.captions
+            train(texts, vectors, small(bridge, seed), folder, tokenizer=self.tokenizer)
+        return load(folder), Bridge(0.0, bridge.matrix, bridge.offset)
+
+    def said(
+        self,
+        learnt: tuple[CaptionDecoder, Bridge],
+        decoding: Decoding,
+        sounds: FloatArray,
+        memory: FloatArray,
+        tau: float,
+        renormalise: bool = True,
+    ) -> list[str]:
+        """Greedy captions of ``sounds [n, dim]``; what comes from the ``memory [m, dim]`` is moved as texts were."""
+        decoder, bridge = learnt
+        vectors = torch.from_numpy(sounds)
+        if decoding != "audio":
+            found = nearest(sounds, memory) if decoding == "nearest" else project(sounds, memory, tau, renormalise)
+            vectors = bridge(torch.from_numpy(found.points), None)
+        return say(decoder, self.tokenizer, vectors, ["eng"] * len(sounds))
+
+    def estimates(self) -> dict[str, float]:
+        """What the papers' estimators say of this space."""
+        sounds, texts = self.work.pairs
+        told = [np.stack([self.work.reference_vectors[text] for text in clip.captions]) for clip in self.work.held]
+        return {
+            "between pairs": sigma_of_pairs(sounds[:ESTIMATED_FROM], texts[:ESTIMATED_FROM]),
+            "between captions of one clip": sigma_of_captions(told[:ESTIMATED_FROM]),
+        }
