@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from engine.bundle import Bundle, open_bundle
+from engine.bundle import Bundle, known_bundles, open_bundle, read_manifest
+from exporters import finetuned
+from exporters.base import load_base
+from exporters.errors import SourceError
 from exporters.export import export_bundle
-from exporters.gate import GateError, LabelledSet, compare, read_set, scores
+from exporters.extend import export_a2t
+from exporters.gate import GateError, LabelledSet, ask, judge, read_set
 from exporters.hub import fetch, is_hub_name
 from exporters.precision import Precision, check_precision
 from exporters.registry import load_source
@@ -30,7 +35,7 @@ def make_bundle(
     """Export a checkpoint and return its bundle's folder and manifest.
 
     Args:
-        source: A file or folder; or the name of a model on the Hub, where no such file is.
+        source: A file or folder; where no such is, the name of a bundle of ours, or of a model on the Hub.
         out: The bundle's folder; default: one in ``bundles``, which registers it under its name.
         bundles: Where bundles are registered.
         precision: ``fp32``, ``fp16`` or ``int8``.
@@ -43,6 +48,8 @@ def make_bundle(
     kind = check_precision(precision)
     labelled = None if gate is None else read_set(gate)
     path = Path(source).expanduser()
+    if not path.exists():
+        path = known_bundles(bundles).get(source, path)
     if not path.exists() and is_hub_name(source):
         on_step(f"download {source}")
         path = fetch(source)
@@ -50,24 +57,43 @@ def make_bundle(
     else:
         called = path.resolve().name
     on_step(f"read {path}")
-    loaded = load_source(path, legible(called))
+    if finetuned.reads(path, {}) and finetuned.learnt_a2t_alone(path):
+        called = legible(called)
+        return (folder := out or bundles / called), export_a2t(path, folder)
+    is_bundle = (path / "manifest.json").is_file()
+    if is_bundle and kind == "fp32":
+        raise SourceError(f"{path}, a bundle already", "another precision for it", "--precision int8 or fp16")
+    loaded = again(path) if is_bundle else load_source(path, legible(called))
     folder = out or bundles / (loaded.name + ("" if kind == "fp32" else f"-{kind}"))
     measured = None if labelled is None else _measured(loaded, labelled, kind, on_step)
     return folder, export_bundle(loaded, folder, kind, allow_collapsed=allow_collapsed, gate=measured, on_step=on_step)
 
 
+def again(folder: Path) -> Source:
+    """A bundle of ours as the source of a smaller one: its space, its curves and what is said of it stay.
+
+    Raises ``SourceError``.
+    """
+    manifest = read_manifest(folder / "manifest.json")
+    name, _, fingerprint = manifest.space_id.rpartition("@")
+    kept = {key: manifest.extra[key] for key in ("licence", "credits", "summary", "limits") if key in manifest.extra}
+    curves = {kind: asdict(curve) for kind, curve in manifest.calibration.items()}
+    facts = {**kept, "calibration": curves, "calibrated": "that of its bundle in fp32"}
+    return replace(load_base(folder), name=name, fingerprint=fingerprint, facts=facts)
+
+
 def _measured(
     source: Source, labelled: LabelledSet, precision: Precision, on_step: Callable[[str], None]
-) -> Callable[[Bundle], Any]:
+) -> Callable[[Bundle], Mapping[str, Any]]:
     """What measures the retrieval of a bundle; for a smaller precision, against a bundle in fp32 made for it."""
     if source.audio is None or source.text is None:
         raise GateError(f"{source.name} with one tower", "sound and words", "export it without --gate")
     if precision == "fp32":
-        return lambda bundle: {"set": labelled.name, **scores(bundle, labelled), "loss of mAP@10": 0.0}
+        return lambda bundle: judge(bundle, labelled, None)
     with TemporaryDirectory() as scratch:
         export_bundle(source, Path(scratch) / "fp32", on_step=lambda step: on_step(f"fp32, to compare with: {step}"))
-        exact = scores(open_bundle(Path(scratch) / "fp32"), labelled)
-    return lambda bundle: compare(exact, scores(bundle, labelled), labelled)
+        exact = ask(open_bundle(Path(scratch) / "fp32"), labelled).scores
+    return lambda bundle: judge(bundle, labelled, exact)
 
 
 def legible(name: str) -> str:

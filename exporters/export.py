@@ -23,6 +23,8 @@ from engine.bundle import MANIFEST_FORMAT, Bundle, Calibration, file_sha256, ope
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError
 from exporters.compare import ask_for_sounds, ask_for_texts, compare_mels, compare_sounds, compare_texts
+from exporters.compose import GRAPH as COMPOSE
+from exporters.compose import compare_compose, write_compose
 from exporters.graph import MAX_BATCH, export_graph
 from exporters.precision import Precision, convert
 from exporters.source import AudioPart, Source, TextPart
@@ -40,7 +42,7 @@ def export_bundle(
     precision: Precision = "fp32",
     *,
     allow_collapsed: bool = False,
-    gate: Callable[[Bundle], Any] | None = None,
+    gate: Callable[[Bundle], Mapping[str, Any]] | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Mapping[str, Any]:
     """Write the bundle of ``source`` to ``out``, which may be a bundle already, and return its manifest.
@@ -50,7 +52,7 @@ def export_bundle(
         out: The bundle's folder; replaced at the end, if it is a bundle.
         precision: Of the graphs.
         allow_collapsed: Export a tower whose vectors are all alike, too.
-        gate: Measures the retrieval of the finished bundle, for the manifest, or raises.
+        gate: Measures the finished bundle, for the manifest (``gate.judge``), or raises.
         on_step: Told what comes next.
 
     Raises ``ParityError``, ``CollapsedError``, what ``gate`` raises; ``BundleError`` if ``out`` is something else, or
@@ -69,6 +71,12 @@ def export_bundle(
             _write_manifest(folder, manifest)
             on_step("text tower: parity")
             parity |= compare_texts(read, open_bundle(folder), golden)
+        if source.text is not None and source.compose is not None:
+            on_step("words with a sound")
+            write_compose(source.compose, source.text, folder, precision)
+            manifest["compose"] = {"graph": COMPOSE}
+            _write_manifest(folder, manifest)
+            parity |= compare_compose(source.compose, source.text, open_bundle(folder), golden)
         if source.audio is not None:
             on_step("audio tower: reference")
             heard = ask_for_sounds(source.audio, allow_collapsed)
@@ -80,10 +88,11 @@ def export_bundle(
             parity |= compare_mels(source.audio, heard.windows, folder) if precision == "fp32" else {}
         if precision == "fp32":
             source.note(folder)
+        np.savez_compressed(folder / "golden.npz", **golden)
         if gate is not None:
             on_step("retrieval on the labelled set")
-            manifest["retrieval_loss"] = gate(open_bundle(folder))
-        np.savez_compressed(folder / "golden.npz", **golden)
+            found = gate(open_bundle(folder))
+            manifest |= {**found, "calibration": {**manifest["calibration"], **found["calibration"]}}
         (folder / "README.md").write_text(_card(manifest), encoding="utf-8")
         _write_manifest(folder, manifest)
         if not allow_collapsed:
@@ -99,6 +108,8 @@ def self_test(bundle: Bundle) -> None:
     for tower in ("audio", "text"):
         if getattr(bundle.manifest, tower) is not None:
             getattr(encoders, tower)
+    if bundle.manifest.compose is not None:
+        _ = encoders.composer
 
 
 @contextmanager
@@ -235,12 +246,12 @@ def _card(manifest: Mapping[str, Any]) -> str:
         "\n".join(f"- {name.replace('_', ' ')}: {value:.3g}" for name, value in manifest["parity"].items()),
         "`graph` and `alone` are the largest difference over the probe inputs as a share of the median distance "
         "between two vectors; `alike` is the median cosine between two of the inputs.",
-        f"Retrieval loss: {_loss(manifest['retrieval_loss'])}. Calibration of relevance: {manifest['calibrated']}.",
+        f"Retrieval: {_said(manifest['retrieval_loss'])}. Calibration of relevance: {_said(manifest['calibrated'])}.",
     ]
     return "\n\n".join(lines) + "\n"
 
 
-def _loss(measured: Any) -> str:
+def _said(measured: Any) -> str:
     if not isinstance(measured, dict):
         return str(measured)
     return ", ".join(

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from exporters import laion, msclap, own, sentence
+from exporters import finetuned, laion, msclap, own, sentence
 from exporters.errors import SourceError
 from exporters.source import Source
 
@@ -24,7 +24,7 @@ class Family(Protocol):
         """Read it. Raises ``SourceError``."""
 
 
-FAMILIES: tuple[Family, ...] = (laion, msclap, sentence, own)
+FAMILIES: tuple[Family, ...] = (laion, msclap, sentence, own, finetuned)
 
 
 def known_families() -> str:

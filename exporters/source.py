@@ -79,7 +79,9 @@ class TextPart:
 class Source:
     """A checkpoint that has been read. ``fingerprint`` covers all that decides where a vector lies.
 
-    ``note`` writes into the finished folder, beside the graphs, what else the family keeps there; fp32 only.
+    ``compose``: ``input_ids, attention_mask, sound -> unit vectors``, words with a sound, where the family has it
+    (``exporters.composing.ComposedText``). ``note`` writes into the finished folder, beside the graphs, what else the
+    family keeps there; fp32 only.
     """
 
     family: str
@@ -90,6 +92,7 @@ class Source:
     text: TextPart | None
     facts: Mapping[str, Any]
     note: Callable[[Path], None] = lambda _: None
+    compose: nn.Module | None = None
 
     @property
     def space_id(self) -> str:

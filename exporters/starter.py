@@ -98,8 +98,11 @@ def write_towers(folder: Path, audio: AudioTower, text: TextTower) -> None:
     (folder / TOWERS).write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_towers(folder: Path) -> Checkpoint:
-    """The towers that a bundle was made of, as it stores them. Raises ``SourceError`` for one that doesn't tell."""
+def read_towers(folder: Path, packed: bool = False) -> Checkpoint:
+    """The towers that a bundle was made of, as it stores them; ``packed``: with the pieces as the rows they are in.
+
+    Raises ``SourceError`` for a bundle that doesn't tell.
+    """
     path = folder / TOWERS
     if not path.is_file():
         raise SourceError(
@@ -114,6 +117,8 @@ def read_towers(folder: Path) -> Checkpoint:
             if rows is not None and scale is not None:
                 state["pieces.weight"] = rows.float() * scale
             tower.load_state_dict(state)
+            if packed and rows is not None and scale is not None:
+                tower.pieces = PackedEmbedding.of(rows, scale)
     audio, text = towers
     return Checkpoint(audio.eval(), text.eval(), folder / "tokenizer.json")
 

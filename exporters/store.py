@@ -26,6 +26,13 @@ class PackedEmbedding(nn.Module):
         self.register_buffer("rows", torch.round(weight.detach() / scale).to(torch.int8))
         self.register_buffer("scale", scale)
 
+    @classmethod
+    def of(cls, rows: Tensor, scale: Tensor) -> PackedEmbedding:
+        """A table from its rows ``[n, dim]`` int8 and their scales ``[n, 1]``."""
+        made = cls(scale)
+        made.rows, made.scale = rows, scale
+        return made
+
     def forward(self, ids: Tensor) -> Tensor:
         """Rows of the table, widened."""
         # Plain indexing: torch's exporter would call an embedding's value ``embedding``, the name of our output.

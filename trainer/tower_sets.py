@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from exporters.composing import A2t, ComposedText, TokenTower
+from exporters.composing import DROPOUT, A2t, ComposedText, TokenTower
 from exporters.errors import SourceError
 from exporters.htsat import Htsat
 from exporters.source import Source
@@ -24,8 +24,10 @@ class Towers(nn.Module):
     >>> texts = towers.encode_text(embeddings, mask)          # unit [batch, dim]
     """
 
-    def __init__(self, source: Source, *, composes: bool = False, patch_dropout: float = 0.0) -> None:
-        """``composes``: with an a2t module. ``patch_dropout``: share of time and of frequency, in towers with patches.
+    def __init__(
+        self, source: Source, *, composes: bool = False, patch_dropout: float = 0.0, dropout: float = DROPOUT
+    ) -> None:
+        """``composes``: with an a2t module, and its ``dropout``. ``patch_dropout``: share of time and of frequency.
 
         Raises ``SourceError`` for a source without both towers.
         """
@@ -35,10 +37,13 @@ class Towers(nn.Module):
         self.source = source
         self.audio: nn.Module = source.audio.module
         self.text: nn.Module = source.text.module
-        self.a2t = A2t(source.dim, self.token_dim) if composes else None
+        self.a2t = A2t(source.dim, self.token_dim, dropout) if composes else None
         self.dim, self.sample_rate_hz = source.dim, source.audio.sample_rate_hz
         self.window_samples = source.audio.window_samples
         self._part, self._tokenizer = source.text, Tokenizer.from_str(source.text.tokenizer.to_str())
+        front = getattr(self.audio, "front", None)
+        if front is not None:  # decibels are no work for 16 bits
+            front.forward = torch.autocast("cuda", enabled=False)(torch.autocast("cpu", enabled=False)(front.forward))
         trunk = getattr(self.audio, "trunk", None)
         if isinstance(trunk, Htsat) and patch_dropout:
             trunk.patches.register_forward_hook(PatchDropout(trunk, patch_dropout))
