@@ -92,7 +92,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One point found: ``score`` is the cosine with the query, -1..1."""
+    """One point found: ``score`` is the cosine with the query, -1..1, or, where words were looked for, BM25, > 0."""
 
     id: str
     score: float

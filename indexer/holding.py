@@ -94,6 +94,10 @@ class Holding:
         found = self._memory.search_many(vector, k, wheres)
         return [[Hit(hit.id, hit.score, _plain(hit.payload)) for hit in hits] for hits in found]
 
+    def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
+        """See ``Memory.search_words``: among the points of all."""
+        return [Hit(hit.id, hit.score, _plain(hit.payload)) for hit in self._memory.search_words(words, k, where)]
+
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
         """See ``Memory.scroll``: our own, with our paths."""
         for record in self._memory.scroll(self._own(where), with_vectors):

@@ -96,6 +96,12 @@ class Memory(Protocol):
     def search_many(self, vector: FloatArray, k: int, wheres: Sequence[Filter]) -> list[list[Hit]]:
         """``search`` once for each filter, answered together."""
 
+    def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
+        """The k points whose documents say most of ``words``, by BM25, best first, ties by id.
+
+        See ``keywords.py``; a document that has none of the words is none of them. Raises as ``search`` does.
+        """
+
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
         """All matching points, by id, in bounded memory."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -34,8 +35,10 @@ from engine.memory.edge_shard import (
     search_params,
     sync_folder,
 )
+from engine.memory.edge_words import documents, make_words, stored_vector, words_request, write_documents
 from engine.memory.folding import with_folded, without_folded
 from engine.memory.graph import INDEX_FROM_POINTS, best_hits
+from engine.memory.keywords import VERSION, sparse_query, touches_document
 from engine.memory.turns import Turns
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
@@ -57,6 +60,7 @@ class EdgeMemory:
         self._shard: qdrant.EdgeShard | None = None
         self._space: tuple[str, int] | None = None
         self._name = ""
+        self._words = 0
         self._closed = False
         self._changed = False
         self._writing = threading.RLock()
@@ -79,7 +83,10 @@ class EdgeMemory:
                 self._space = (space_id, dim)
                 if known:
                     self._remove_leftovers()
-                else:
+                self._words = self._known_words() if known else VERSION  # a new shard was made for them
+                if self._words != VERSION and has_room(self.folder, ROOM_TO_WRITE):
+                    self._read_documents(self._shard)
+                elif not known:
                     self._write_current(self._name)
 
     def upsert(self, points: Sequence[Point]) -> None:
@@ -89,7 +96,7 @@ class EdgeMemory:
             for first in range(0, len(points), _BATCH):
                 check_room(self.folder, ROOM_TO_WRITE)
                 batch = [
-                    qdrant.Point(point.id, _numbers(point.vector), _stored(point.payload))
+                    qdrant.Point(point.id, stored_vector(_numbers(point.vector), point.payload), _stored(point.payload))
                     for point in points[first : first + _BATCH]
                 ]
                 shard.update(qdrant.UpdateOperation.upsert_points(batch))
@@ -111,7 +118,10 @@ class EdgeMemory:
             condition = _condition(where) or qdrant.Filter()
             check_room(self.folder, ROOM_TO_WRITE)
             with refusals(self.folder, f"setting {', '.join(payload)}"):
+                news = touches_document(payload)
+                known = [(i, {**was, **payload}) for i, was in documents(shard, condition)] if news else []
                 shard.update(qdrant.UpdateOperation.set_payload_by_filter(condition, with_folded(payload)))
+                write_documents(shard, iter(known))
 
     def search(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[Hit]:
         """See ``Memory.search``."""
@@ -129,6 +139,22 @@ class EdgeMemory:
             query = qdrant.Query.Nearest(_numbers(vector))
             with refusals(self.folder, f"searching for the {k} nearest"):
                 return best_hits(k, wheres, lambda limit, rest: _ask(shard, query, limit, rest))
+
+    def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
+        """See ``Memory.search_words``."""
+        with self._to_read() as (shard, _):
+            check_k(k)
+            check_filter(where)
+            query = sparse_query(words)
+            if k == 0 or not query[0]:
+                return []
+
+            def ask(limit: int, wheres: list[Filter]) -> list[list[Hit]]:
+                requests = [words_request(query, limit, _condition(where)) for where in wheres]
+                return _hits(shard.query_batch(qdrant.QueryBatchRequest(requests)))
+
+            with refusals(self.folder, f"searching for the {k} that say most"):
+                return best_hits(k, [where or Filter()], ask, math.inf)[0]
 
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
         """See ``Memory.scroll``."""
@@ -161,6 +187,19 @@ class EdgeMemory:
                 elif self._changed or info.points_count - info.indexed_vectors_count >= INDEX_FROM_POINTS:
                     self._build_beside(shard)
             self._changed = False
+
+    def _read_documents(self, shard: qdrant.EdgeShard) -> None:
+        """Make the documents of a shard of an earlier earshot, or read them as this one does; done once."""
+        make_words(shard)
+        write_documents(shard, documents(shard))
+        shard.flush()
+        self._words = VERSION
+        self._write_current(self._name)
+
+    def _known_words(self) -> int:
+        """How the documents of the current shard were read; 0 where it has none."""
+        known = json.loads((self.folder / "current").read_text(encoding="utf-8")).get("words", 0)
+        return known if isinstance(known, int) else 0
 
     def _build_beside(self, shard: qdrant.EdgeShard) -> None:
         """Let a copy be built, then answer from that. A kill leaves either shard current, and the other a leftover."""
@@ -234,7 +273,11 @@ class EdgeMemory:
         offset: Any = None
         while True:
             request = qdrant.ScrollRequest(
-                offset=offset, limit=_PAGE, filter=condition, with_payload=True, with_vector=with_vectors
+                offset=offset,
+                limit=_PAGE,
+                filter=condition,
+                with_payload=True,
+                with_vector=[""] if with_vectors else False,
             )
             with self._to_read() as (shard, _), refusals(self.folder, "reading points"):
                 page, offset = shard.scroll(request)
@@ -283,7 +326,7 @@ class EdgeMemory:
         space_id, dim = self._space or ("", 0)
         unfinished = self.folder / "current.new"
         with unfinished.open("w", encoding="utf-8") as file:
-            json.dump({"space_id": space_id, "dim": dim, "shard": shard}, file)
+            json.dump({"space_id": space_id, "dim": dim, "shard": shard, "words": self._words}, file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(self.folder / "current")
@@ -315,7 +358,10 @@ def _ask(shard: qdrant.EdgeShard, query: qdrant.Query, limit: int, wheres: Seque
         )
         for where in wheres
     ]
-    answers = shard.query_batch(qdrant.QueryBatchRequest(requests))
+    return _hits(shard.query_batch(qdrant.QueryBatchRequest(requests)))
+
+
+def _hits(answers: Sequence[Sequence[qdrant.ScoredPoint]]) -> list[list[Hit]]:
     return [[_hit(point) for point in found] for found in answers]
 
 

@@ -15,6 +15,7 @@ import qdrant_edge as qdrant
 
 from engine.errors import DamagedMemoryError, EarshotError, LibraryBusyError, MemoryStoreError
 from engine.memory.base import FIELDS
+from engine.memory.edge_words import make_words
 from engine.memory.graph import (
     BUILD_BREADTH,
     INDEX_FROM_POINTS,
@@ -111,6 +112,7 @@ def _make(folder: Path, dim: int, fields: Mapping[str, type]) -> None:
     if unfinished.exists():
         shutil.rmtree(unfinished)
     shard = qdrant.EdgeShard.create(str(unfinished), config(dim))
+    make_words(shard)
     for key, kind in indexed(fields).items():
         shard.update(qdrant.UpdateOperation.create_field_index(key, _TEXT if kind is str else _NUMBER))
     shard.flush()

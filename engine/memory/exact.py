@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.errors import MemoryStoreError, SpaceMismatchError
 from engine.memory.checks import check_filter, check_k, check_payload, check_points, check_vector
+from engine.memory.keywords import bm25, document
 from engine.memory.matching import matches
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
@@ -73,6 +74,14 @@ class ExactMemory:
         check_k(k)
         check_vector(vector, self._dim(), "the query")
         return [self.search(vector, k, where) for where in wheres]
+
+    def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
+        """See ``Memory.search_words``."""
+        check_k(k)
+        scores = bm25(words, {point_id: document(payload) for point_id, payload in self._payloads.items()})
+        found = [point_id for point_id in self._matching(where) if point_id in scores]
+        best = sorted(found, key=lambda point_id: (-scores[point_id], point_id))[:k]
+        return [Hit(point_id, scores[point_id], _copied(self._payloads[point_id])) for point_id in best]
 
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
         """See ``Memory.scroll``."""

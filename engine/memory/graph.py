@@ -34,28 +34,32 @@ def must_scan(where: Filter) -> bool:
 
 
 def best_hits(
-    k: int, wheres: Sequence[Filter], ask: Callable[[int, list[Filter]], Sequence[list[Hit]]]
+    k: int,
+    wheres: Sequence[Filter],
+    ask: Callable[[int, list[Filter]], Sequence[list[Hit]]],
+    most_score: float = MOST_SCORE,
 ) -> list[list[Hit]]:
     """The k best points for each filter, best first, ties by id; ``ask(limit, filters)`` answers in any order of ties.
 
     Qdrant cuts a run of equal scores anywhere. So one point more than k is asked for, and more again until the run
-    that reaches over the k-th place is seen to its end. Raises ``DamagedMemoryError`` for a score that is no cosine.
+    that reaches over the k-th place is seen to its end. Raises ``DamagedMemoryError`` for a score above ``most_score``
+    or below its negative, which is none.
     """
     best: list[list[Hit]] = [[] for _ in wheres]
     open_ends = list(range(len(wheres)))
     limit = k + 1
     while open_ends:
         for i, found in zip(open_ends, ask(limit, [wheres[i] for i in open_ends]), strict=True):
-            _check_scores(found)
+            _check_scores(found, most_score)
             best[i] = found
         open_ends = [i for i in open_ends if len(best[i]) == limit and best[i][k - 1].score == best[i][-1].score]
         limit *= 4
     return [sorted(found, key=lambda hit: (-hit.score, hit.id))[:k] for found in best]
 
 
-def _check_scores(hits: Sequence[Hit]) -> None:
+def _check_scores(hits: Sequence[Hit], most_score: float) -> None:
     for hit in hits:
-        if not abs(hit.score) <= MOST_SCORE:  # NaN is not, either
+        if not abs(hit.score) <= most_score:  # NaN is not, either
             raise DamagedMemoryError(
                 f"a cosine of {hit.score:g} at the point {hit.id}",
                 "one from -1 to 1",

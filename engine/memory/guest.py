@@ -41,6 +41,10 @@ class ReadingMemory(ABC):
         """See ``Memory.search_many``."""
 
     @abstractmethod
+    def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
+        """See ``Memory.search_words``."""
+
+    @abstractmethod
     def count(self, where: Filter | None = None) -> int:
         """See ``Memory.count``."""
 
@@ -116,6 +120,14 @@ class GuestMemory(ReadingMemory):
                 for number, point_id, score, payload in items:
                     found[first + number].append(Hit(point_id, score, payload))
         return found
+
+    def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
+        """See ``Memory.search_words``."""
+        space = self._open_space()
+        check_k(k)
+        check_filter(where)
+        asked = {"words": words, "k": k, "where": filter_message(where)}
+        return [Hit(*item) for items, _ in self._ask("words", space, asked) for item in items]
 
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
         """See ``Memory.scroll``."""

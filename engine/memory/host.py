@@ -136,6 +136,7 @@ class Host:
             "hello": self._hello,
             "count": self._count,
             "search": self._search,
+            "words": self._words,
             "scroll": self._scroll,
             "let in": self._make_room,
         }
@@ -152,6 +153,10 @@ class Host:
         for number, hits in enumerate(self._memory.search_many(vector, int(question["k"]), wheres)):
             for hit in hits:
                 yield [number, hit.id, hit.score, hit.payload], None
+
+    def _words(self, question: dict[str, Any], _: FloatArray) -> Iterator[Item]:
+        for hit in self._memory.search_words(str(question["words"]), int(question["k"]), filter_of(question["where"])):
+            yield [hit.id, hit.score, hit.payload], None
 
     def _scroll(self, question: dict[str, Any], _: FloatArray) -> Iterator[Item]:
         for record in self._memory.scroll(filter_of(question["where"]), bool(question["with_vectors"])):

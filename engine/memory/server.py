@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,12 @@ from engine.memory.base import FIELDS
 from engine.memory.checks import check_filter, check_k, check_payload, check_points, check_vector
 from engine.memory.folding import with_folded, without_folded
 from engine.memory.graph import INDEX_FROM_POINTS, best_hits
+from engine.memory.keywords import sparse_query, touches_document
 from engine.memory.server_collection import Collection
 from engine.memory.server_filter import server_filter
 from engine.memory.server_link import ServerLink
 from engine.memory.server_options import ServerAddress, ServerOptions
+from engine.memory.server_words import dense, documents, stored_vector, words_request, write_documents
 from engine.types import Filter, FloatArray, Hit, Payload, Point, Record
 
 #: Points in one upload: some 200 kB at 384 numbers by gRPC, a megabyte as JSON, which common proxies let through.
@@ -130,7 +133,9 @@ class ServerMemory:
 
     def _upload(self, collection: Collection, batch: Sequence[Point], mode: models.UpdateMode) -> None:
         structs = [
-            models.PointStruct(id=point.id, vector=point.vector.tolist(), payload=_stored(point.payload))
+            models.PointStruct(
+                id=point.id, vector=stored_vector(point.vector.tolist(), point.payload), payload=_stored(point.payload)
+            )
             for point in batch
         ]
         self._link.ask(
@@ -151,10 +156,16 @@ class ServerMemory:
         collection = self._open()
         check_payload(payload, "set_payload")
         selector, stored = models.FilterSelector(filter=server_filter(where)), with_folded(payload)
+        known = (
+            {i: {**was, **payload} for i, was in documents(self._link, collection.name, server_filter(where))}
+            if touches_document(payload)
+            else {}
+        )
         self._link.ask(
             f"setting {', '.join(payload)}",
             lambda client: client.set_payload(collection.name, stored, selector, wait=True),
         )
+        write_documents(self._link, collection.name, known)
 
     def search(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[Hit]:
         """See ``Memory.search``."""
@@ -195,6 +206,25 @@ class ServerMemory:
         )
         return [[Hit(str(p.id), p.score, _given(p.payload)) for p in answer.points] for answer in answers]
 
+    def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
+        """See ``Memory.search_words``."""
+        collection = self._open()
+        check_k(k)
+        check_filter(where)
+        query = sparse_query(words)
+        if k == 0 or not query[0]:
+            return []
+
+        def ask(limit: int, wheres: list[Filter]) -> list[list[Hit]]:
+            requests = [words_request(query, limit, server_filter(where)) for where in wheres]
+            answers = self._link.ask(
+                f"searching for the {limit} that say most",
+                lambda client: client.query_batch_points(collection.name, requests),
+            )
+            return [[Hit(str(p.id), p.score, _given(p.payload)) for p in answer.points] for answer in answers]
+
+        return best_hits(k, [where or Filter()], ask, math.inf)[0]
+
     def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
         """See ``Memory.scroll``."""
         return self._pages(self._open(), server_filter(where), with_vectors)
@@ -209,7 +239,7 @@ class ServerMemory:
                 ),
             )
             for point in page:
-                vector = np.array(point.vector, dtype=np.float32) if with_vectors else None
+                vector = np.array(dense(point.vector), dtype=np.float32) if with_vectors else None
                 yield Record(str(point.id), _given(point.payload), vector)
             if offset is None:
                 return

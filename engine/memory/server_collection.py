@@ -20,6 +20,7 @@ from engine.memory.graph import (
     indexed,
     must_scan,
 )
+from engine.memory.keywords import WORDS
 from engine.memory.server_link import ServerLink
 from engine.memory.server_options import Quantization, ServerOptions
 from engine.types import Filter
@@ -112,6 +113,7 @@ def make(
             lambda client: client.create_collection(
                 name,
                 vectors_config=models.VectorParams(size=dim, distance=models.Distance.COSINE),
+                sparse_vectors_config={WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
                 hnsw_config=_graph(dim),
                 optimizers_config=models.OptimizersConfigDiff(indexing_threshold=indexing_threshold(dim)),
                 quantization_config=_QUANTIZATIONS[options.quantization] if options.quantization else None,

@@ -449,3 +449,112 @@ def test_any_history_ends_the_same(memory: Memory, steps: list[tuple[Any, ...]],
         getattr(oracle, name)(*arguments)
     assert_same(memory, oracle)
     assert_same(memory, oracle, where)
+
+
+TEXTS: list[dict[str, Any]] = [
+    {"window": 0, "title": "Thunder", "description": "a storm, far away", "words": ["rolling", "thunder"]},
+    {"window": 0, "description": "thunder and rain", "category": "weather", "captions": ["rain falls", "a dog barks"]},
+    {"window": 0, "captions": ["Un café bruyant"], "words": ["CAFE", "Straße"]},
+    {"window": 0, "title": "大雨の音", "description": "雷"},
+    {"window": 1, "title": "Thunder", "captions": ["thunder thunder thunder"]},
+    {"window": 0, "title": "", "words": [], "note": "thunder"},
+    {"text": "a dog barks in the rain", "language": "eng"},
+    {"window": 0, "title": "door_slam-02", "description": "x" * 5000},
+]
+ASKED = [
+    "thunder",
+    "THUNDER rain",
+    "cafe",
+    "café",
+    "dog barks",
+    "strasse",
+    "大雨",
+    "雨",
+    "音",
+    "大雨の",
+    "slam 02",
+    "a",
+    "nothing",
+]
+
+
+def assert_words(memory: Memory, oracle: Memory, where: Filter | None = None, asked: Sequence[str] = ASKED) -> None:
+    """Both find the same points by their words, with the same scores."""
+    for words in asked:
+        found, expected = memory.search_words(words, 50, where), oracle.search_words(words, 50, where)
+        assert {hit.id: hit.payload for hit in found} == {hit.id: hit.payload for hit in expected}, words
+        scores = {hit.id: hit.score for hit in expected}
+        assert {hit.id: hit.score for hit in found} == pytest.approx(scores, rel=1e-5)
+        assert found == sorted(found, key=lambda hit: (-hit.score, hit.id))
+
+
+def test_words_find_the_same_with_the_same_scores_everywhere(memory: Memory, oracle: Memory) -> None:
+    both(memory, oracle, lambda m: m.upsert(points(24, TEXTS)))
+    assert_words(memory, oracle)
+    assert_words(memory, oracle, Filter((Clause("category", "=", "WEATHER"),)))
+    assert_words(memory, oracle, Filter((Clause("window", "!=", 0),)))
+    assert memory.search_words("thunder", 2) == memory.search_words("thunder", 50)[:2]
+    assert memory.search_words("thunder", 0) == memory.search_words("", 5) == memory.search_words("?!", 5) == []
+    with pytest.raises(ValueError, match="-1"):
+        memory.search_words("thunder", -1)
+    with pytest.raises(QueryError):
+        memory.search_words("thunder", 5, Filter((Clause("title", "<", "x"),)))
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("thunder", [0, 1]),  # not its later window, nor a note that is no document
+        ("Dog", [6, 1]),
+        ("café", [2]),
+        ("STRASSE", [2]),
+        ("雨", [3]),
+        ("大雨", [3]),
+        ("雷雨", []),
+        ("slam", [7]),
+    ],
+)
+def test_words_find_what_they_say(memory: Memory, words: str, found: list[int]) -> None:
+    memory.upsert(points(8, TEXTS))
+    assert [hit.id for hit in memory.search_words(words, 10)] == [identifier(i) for i in found]
+
+
+def test_documents_follow_what_is_written_and_removed(memory: Memory, oracle: Memory) -> None:
+    both(memory, oracle, lambda m: m.upsert(points(16, TEXTS)))
+    dogs = Filter((Clause("captions", "~", "dog"),))
+    both(memory, oracle, lambda m: m.set_payload(dogs, {"captions": ["a cat purrs"], "category": "animal"}))
+    assert_words(memory, oracle, asked=[*ASKED, "cat", "animal"])
+    assert not {identifier(1), identifier(9)} & {hit.id for hit in memory.search_words("dog", 50)}
+    both(memory, oracle, lambda m: m.set_payload(Filter((Clause("category", "=", "animal"),)), {"category": None}))
+    both(memory, oracle, lambda m: m.set_payload(Filter((Clause("note", "=", "thunder"),)), {"title": "Thunder"}))
+    both(memory, oracle, lambda m: m.upsert([Point(identifier(0), axis(1), {"window": 0, "title": "silence"})]))
+    both(memory, oracle, lambda m: m.upsert([Point(identifier(8), axis(1), {"window": 0})]))
+    assert_words(memory, oracle, asked=[*ASKED, "animal", "silence"])
+    both(memory, oracle, lambda m: m.set_payload(Filter(), {"title": None, "captions": None}))
+    assert_words(memory, oracle)
+    both(memory, oracle, lambda m: m.delete(Filter((Clause("description", "~", "storm"),))))
+    assert_words(memory, oracle)
+    memory.optimise()
+    assert_words(memory, oracle)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["rain", "dog", "sea", "雨音", "é", "海の", "dog"]), max_size=6),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_bm25_is_that_of_the_oracle_whatever_is_said(memory: Memory, said: list[list[str]]) -> None:
+    memory.delete(Filter((Clause("absent", "!=", 0),)))
+    with ExactMemory() as oracle:
+        oracle.ensure_space(SPACE, DIM)
+        both(memory, oracle, lambda m: m.upsert(points(len(said), [{"text": " ".join(words)} for words in said])))
+        assert_words(memory, oracle, asked=["rain", "dog sea", "雨", "音海", "e", "rain dog sea 雨音"])
+
+
+def test_words_among_equal_scores_stand_by_id(memory: Memory) -> None:
+    order = np.random.default_rng(1).permutation(100)
+    memory.upsert([Point(identifier(int(i)), axis(0), {"text": "rain"}) for i in order])
+    assert [hit.id for hit in memory.search_words("rain", 33)] == [identifier(i) for i in range(33)]

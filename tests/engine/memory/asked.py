@@ -9,7 +9,7 @@ from engine.memory.edge import EdgeMemory
 from engine.memory.guest import GuestMemory
 from engine.memory.host import Host
 
-ASKED = ("search", "search_many", "scroll", "count")
+ASKED = ("search", "search_many", "search_words", "scroll", "count")
 
 
 class AskedMemory:

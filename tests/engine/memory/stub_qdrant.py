@@ -66,7 +66,12 @@ class Store:
         self.created[name] = asked
         if asked.optimizers_config and asked.optimizers_config.indexing_threshold is not None:
             self.thresholds.append(asked.optimizers_config.indexing_threshold)
-        return self.local.create_collection(name, vectors_config=asked.vectors, metadata=asked.metadata)
+        return self.local.create_collection(
+            name,
+            vectors_config=asked.vectors,
+            sparse_vectors_config=asked.sparse_vectors,
+            metadata=asked.metadata,
+        )
 
     def update(self, name: str, optimizers: models.OptimizersConfigDiff | None) -> bool:
         self.local.get_collection(name)
@@ -230,7 +235,9 @@ def _json(answer: Any) -> Fault:
 
 def _query_batch(store: Store, name: str, asked: models.QueryRequestBatch) -> list[models.QueryResponse]:
     return [
-        store.local.query_points(name, query=s.query, query_filter=s.filter, limit=s.limit or 10, with_payload=True)
+        store.local.query_points(
+            name, query=s.query, using=s.using, query_filter=s.filter, limit=s.limit or 10, with_payload=True
+        )
         for s in asked.searches
     ]
 
@@ -253,6 +260,17 @@ def _aliases(store: Store, body: Any) -> bool:
 def _upsert(store: Store, name: str, body: Any) -> dict[str, Any]:
     asked = models.PointsList(**body)
     store.local.upsert(name, asked.points, update_mode=asked.update_mode)
+    return _DONE
+
+
+def _update_vectors(store: Store, name: str, body: Any) -> dict[str, Any]:
+    store.local.update_vectors(name, models.UpdateVectors(**body).points)
+    return _DONE
+
+
+def _delete_vectors(store: Store, name: str, body: Any) -> dict[str, Any]:
+    asked = models.DeleteVectors(**body)
+    store.local.delete_vectors(name, asked.vector, asked.points or [])
     return _DONE
 
 
@@ -285,6 +303,8 @@ _ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("DELETE", _NAME, lambda s, n, b: s.local.delete_collection(n)),
     ("PUT", f"{_NAME}/index", _index),
     ("PUT", f"{_NAME}/points", _upsert),
+    ("PUT", f"{_NAME}/points/vectors", _update_vectors),
+    ("POST", f"{_NAME}/points/vectors/delete", _delete_vectors),
     ("POST", f"{_NAME}/points/delete", _delete),
     ("POST", f"{_NAME}/points/payload", _set_payload),
     ("POST", f"{_NAME}/points/query/batch", lambda s, n, b: _query_batch(s, n, models.QueryRequestBatch(**b))),
@@ -350,6 +370,7 @@ class _Collections(_Servicer, grpc.collections_service_pb2_grpc.CollectionsServi
         with self._call("Create", context):
             asked = models.CreateCollection(
                 vectors=GrpcToRest.convert_vectors_config(request.vectors_config),
+                sparse_vectors=GrpcToRest.convert_sparse_vector_config(request.sparse_vectors_config),
                 optimizers_config=GrpcToRest.convert_optimizers_config_diff(request.optimizers_config),
                 quantization_config=GrpcToRest.convert_quantization_config(request.quantization_config)
                 if request.HasField("quantization_config")
@@ -371,6 +392,18 @@ class _Points(_Servicer, grpc.points_service_pb2_grpc.PointsServicer):
             points = [GrpcToRest.convert_point_struct(point) for point in request.points]
             mode = GrpcToRest.convert_update_mode(request.update_mode)
             self.store.local.upsert(request.collection_name, points, update_mode=mode)
+            return _done()
+
+    def UpdateVectors(self, request: Any, context: Any) -> Any:  # noqa: N802
+        with self._call("UpdateVectors", context):
+            points = [GrpcToRest.convert_point_vectors(point) for point in request.points]
+            self.store.local.update_vectors(request.collection_name, points)
+            return _done()
+
+    def DeleteVectors(self, request: Any, context: Any) -> Any:  # noqa: N802
+        with self._call("DeleteVectors", context):
+            selector = GrpcToRest.convert_points_selector(request.points_selector)
+            self.store.local.delete_vectors(request.collection_name, list(request.vectors.names), selector)
             return _done()
 
     def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qdrant_edge
 
 from engine.errors import DamagedMemoryError, LibraryBusyError, MemoryStoreError, QueryError
-from engine.memory import edge_shard
+from engine.memory import edge_shard, keywords
 from engine.memory.edge import EdgeMemory
 from engine.memory.exact import ExactMemory
 from engine.types import Clause, Filter, Point, point_id
@@ -115,7 +116,12 @@ def test_a_kill_while_the_shard_is_made_is_repaired_by_the_next_opening(tmp_path
         memory.upsert(batch(0))
         assert memory.count() == 50
     shard = "tiny%2Fmodel@0123456789ab.shard"
-    assert json.loads((tmp_path / "current").read_text()) == {"space_id": SPACE, "dim": DIM, "shard": shard}
+    assert json.loads((tmp_path / "current").read_text()) == {
+        "space_id": SPACE,
+        "dim": DIM,
+        "shard": shard,
+        "words": keywords.VERSION,
+    }
     assert {path.name for path in tmp_path.iterdir()} == {"current", shard}
 
 
@@ -274,3 +280,23 @@ def test_the_graph_finds_what_brute_force_finds_also_under_a_filter(
             found = [{hit.id for hit in memory.search(query, 10, where)} for query in queries]
             expected = [{hit.id for hit in oracle.search(query, 10, where)} for query in queries]
             assert np.mean([len(a & b) / 10 for a, b in zip(found, expected, strict=True)]) >= 0.95
+
+
+def test_the_documents_of_an_earlier_shard_are_read_once(tmp_path: Path):
+    folder = tmp_path / "tiny.shard"
+    shard = qdrant_edge.EdgeShard.create(str(folder), edge_shard.config(DIM))
+    said = [{"sha256": "a", "window": n, "title": "Thunder", "paths": ["/a.wav"]} for n in (0, 1)]
+    said.append({"sha256": "b", "window": 0, "words": ["door", "slam"]})
+    ids = [point_id("a", SPACE, n) for n in range(3)]
+    points = [qdrant_edge.Point(i, [1.0] * DIM, payload) for i, payload in zip(ids, said, strict=True)]
+    shard.update(qdrant_edge.UpdateOperation.upsert_points(points))
+    shard.flush()
+    shard.close()
+    (tmp_path / "current").write_text(json.dumps({"space_id": SPACE, "dim": DIM, "shard": folder.name}))
+    for _ in range(2):
+        with EdgeMemory(tmp_path) as memory:
+            memory.ensure_space(SPACE, DIM)
+            assert [hit.id for hit in memory.search_words("thunder", 5)] == ids[:1]
+            assert [hit.id for hit in memory.search_words("slam", 5)] == ids[2:]
+            assert memory.count() == 3
+        assert json.loads((tmp_path / "current").read_text())["words"] == keywords.VERSION
