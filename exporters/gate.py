@@ -4,28 +4,33 @@ A labelled set is a CSV or TSV file with the columns ``path`` (relative to the f
 for once; right are all sounds that have it; a sound counts by its best window. ``mAP@10`` is the mean over the texts of
 
     (sum over ranks r <= 10 with a right sound of: right sounds up to r / r) / min(10, right sounds there are).
+
+The same answers calibrate relevance: of words, and of sounds where several have the same text.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.audio import naming, open_clip
-from engine.bundle import Bundle
-from engine.encoders import OnnxAudioEncoder, OnnxTextEncoder, encode_windows
+from engine.bundle import Bundle, Calibration
+from engine.encoders import OnnxEncoders, thinned
 from engine.errors import BundleError
 from engine.types import FloatArray
-from engine.windows import cut
+from exporters.asking import best_windows, hear, similar
+from exporters.calibration import fit_curve
 
 DEPTH = 10
 #: A smaller precision may lose so much mAP@10, one point of a hundred.
 MOST_LOSS = 0.01
+#: With fewer queries that have an answer no curve of relevance is fitted.
+FEWEST = 10
 
 
 class GateError(BundleError):
@@ -60,19 +65,33 @@ def read_set(path: Path) -> LabelledSet:
     return LabelledSet(path.name, sounds, texts)
 
 
-def scores(bundle: Bundle, labelled: LabelledSet) -> dict[str, float]:
-    """``R@1`` and ``mAP@10`` of a bundle, 0..1: texts asked, sounds found. Raises ``AudioError``, ``BundleError``."""
-    audio, text = OnnxAudioEncoder(bundle, "cpu"), OnnxTextEncoder(bundle, "cpu")
-    space = bundle.manifest.space
-    asked = sorted(set(labelled.texts))
-    vectors = np.concatenate([text.encode_text([one]) for one in asked])
-    columns = []
-    for path in labelled.paths:
-        with naming(path):
-            blocks = open_clip(path, space.sample_rate_hz).blocks
-            windows = np.stack([vector for _, vector in encode_windows(audio, cut(blocks, space))])
-        columns.append((vectors @ windows.T).max(1))
-    return ranked(np.stack(columns, axis=1), [[label == one for label in labelled.texts] for one in asked])
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a bundle says of a labelled set, in cosines: of words ``[texts, sounds]``, of sounds ``[sounds, sounds]``.
+
+    ``right [texts, sounds]`` and ``alike [sounds, sounds]`` say what belongs together; no sound belongs to itself.
+    """
+
+    words: FloatArray
+    sounds: FloatArray
+    right: NDArray[np.bool_]
+    alike: NDArray[np.bool_]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """``R@1`` and ``mAP@10``, 0..1: texts asked, sounds found."""
+        return ranked(self.words, self.right.tolist())
+
+
+def ask(bundle: Bundle, labelled: LabelledSet) -> Answers:
+    """Hear the sounds, ask for each by its text and by the others. Raises ``AudioError``, ``BundleError``."""
+    encoders = OnnxEncoders(bundle, "cpu")
+    asked, labels = np.unique(labelled.texts), np.array(labelled.texts)
+    heard = hear(encoders, labelled.paths)
+    words = best_windows(np.concatenate([encoders.text.encode_text([str(one)]) for one in asked]), heard)
+    sounds = similar([thinned(vectors) for vectors in heard], heard)
+    alike = (labels[:, None] == labels[None]) & ~np.eye(len(labels), dtype=bool)
+    return Answers(words, sounds, asked[:, None] == labels[None], alike)
 
 
 def ranked(cosines: FloatArray, right: Sequence[Sequence[bool]]) -> dict[str, float]:
@@ -82,6 +101,41 @@ def ranked(cosines: FloatArray, right: Sequence[Sequence[bool]]) -> dict[str, fl
     precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
     most = np.minimum(DEPTH, np.asarray(right).sum(1))
     return {"R@1": float(hits[:, 0].mean()), "mAP@10": float(((precision * hits).sum(1) / most).mean())}
+
+
+def judge(bundle: Bundle, labelled: LabelledSet, exact: Mapping[str, float] | None) -> dict[str, Any]:
+    """What the manifest says after a labelled set: ``retrieval_loss``, ``calibrated``, and ``calibration`` so far.
+
+    ``exact``: the scores in fp32, for a smaller precision. Raises ``GateError`` where it loses more than ``MOST_LOSS``.
+    """
+    answers = ask(bundle, labelled)
+    curves, said = calibrated(answers)
+    return {
+        "retrieval_loss": compare(exact or answers.scores, answers.scores, labelled),
+        "calibration": {kind: asdict(curve) for kind, curve in curves.items()},
+        "calibrated": {"set": labelled.name, **said},
+    }
+
+
+def calibrated(answers: Answers) -> tuple[dict[str, Calibration], dict[str, Any]]:
+    """The curves that a set is large enough for, and what they do."""
+    unlike = ~answers.alike & ~np.eye(len(answers.alike), dtype=bool)
+    curves: dict[str, Calibration] = {}
+    said: dict[str, Any] = {}
+    for kind, cosines, wanted, unwanted in (
+        ("text", answers.words, answers.right, ~answers.right),
+        ("audio", answers.sounds, answers.alike, unlike),
+    ):
+        if (count := int(wanted.any(1).sum())) < FEWEST:
+            said[kind] = f"not measured: {count} queries, at least {FEWEST} needed"
+            continue
+        found = fit_curve(cosines, wanted, unwanted, seed=0, first_answer=kind == "text")
+        if found.curve.slope <= 0:
+            said[kind] = "not measured: right answers score no better than wrong ones"
+            continue
+        curves[kind] = found.curve
+        said |= {f"{kind} recall": found.recall, f"{kind} false answers": found.false_answers}
+    return curves, said
 
 
 def compare(exact: Mapping[str, float], found: Mapping[str, float], labelled: LabelledSet) -> dict[str, Any]:
