@@ -21,6 +21,7 @@ TITLES = {
     "bench_decode": "Decoding in processes, and in threads",
     "bench_encode": "Encoding: the starter's towers on one core",
     "bench_index": "Indexing a folder, end to end",
+    "bench_loader": "Loading clips to train on",
     "bench_memory": "The embedded memory at 100,000 windows",
     "bench_moments": "Moments",
     "bench_search": "From words or a sound to hits, at 100,000 windows",

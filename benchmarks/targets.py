@@ -38,6 +38,7 @@ TARGETS = {
     "cold search": Target("`earshot search` at 100,000 windows, cold: median", 1.5, "s"),
     "clap fp32": Target("CLAP, waveform to vector, fp32, against the faster peer", 1.6, "x", at_least=True),
     "clap int8": Target("CLAP, waveform to vector, int8, against the faster peer", 3, "x", at_least=True),
+    "loader share": Target("loading, beside forward and backward of the starter's towers", 10, "%"),
     "clap text": Target("CLAP, words to vector, fp32, against the faster peer", 2, "x", at_least=True),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.errors import AudioError
-from trainer.examples import Example, Problem
+from trainer.examples import Example, Place, Problem
 from trainer.manifest import read_data
 
 #: Only lengths are wanted; the lower the rate, the less there is to resample to.
@@ -139,7 +139,8 @@ def _hours(hashes: dict[Example, str], problems: list[Problem], on_progress: OnP
 
 
 def _unheard(example: Example, error: AudioError) -> Problem:
-    return Problem(example.place, "unreadable audio", f"{example.name}: {error}")
+    named = "" if example.place == Place(example.audio) and not example.member else f"{example.name}: "
+    return Problem(example.place, "unreadable audio", f"{named}{error}")
 
 
 def _in_threads(
