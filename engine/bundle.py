@@ -14,6 +14,15 @@ Either tower may be absent. A bundle that reads words and a sound as one questio
     compose.onnx     ``input_ids, attention_mask [batch, tokens], sound [batch, dim] -> embedding [batch, dim]``;
                      weights that it shares with text.onnx lie there; golden.npz has compose_texts, compose_sounds
                      [n, dim] and compose_vectors [n, dim]
+
+One that can caption (``CaptionerPart``) has::
+
+    caption_prefix.onnx     ``vectors [clips, dim] -> prefix [clips, p, width]``
+    caption_decoder.onnx    a step from prefix or pieces to the likeliest next ones: ``exporters.captiongraph``
+    caption_tokenizer.json  the pieces, ``[END]`` and ``[eng]`` among them
+    caption_anchors.npz     silence [m, dim], noise [m, dim]: what the audio tower makes of sounds without an event;
+                            points [n, dim] with the scores [n, k] of their first pieces, for the self-test
+    memory.npz              captions to project onto where a library remembers none
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from engine.types import FloatArray
 
 
 class CachedSteps:
-    """Implements ``beams.Steps`` on the decoder's graph (its inputs: ``exporters.captioner``).
+    """Implements ``beams.Steps`` on the decoder's graph (its inputs: ``exporters.captiongraph``).
 
     ``prefix [clips, p, width]``, ``start``: the piece of the caption's language.
     """

@@ -1,180 +1,166 @@
-"""A caption decoder -> ``caption_prefix.onnx`` and ``caption_decoder.onnx``, its tokenizer, and a manifest section.
-
-The decoder's graph is written node by node: it runs the prefix and every later step, so the weights are stored once,
-and what is remembered never moves. All beams of a clip share one pool of keys and values, to which each step adds one
-column a beam; whose columns a beam may look at, its own past, is what the mask says::
-
-    prefix [clips, p, width]        embeddings to begin with; p = 0 in later steps
-    ids [clips, n]                  pieces: the start, or the last piece of n beams
-    positions [p + n]               the place of each
-    mask [clips, p + n, past + p + n]   0, or -inf where a row may not look
-    k [1]                           how many candidates
-    key_i, value_i [clips, heads, past, width / heads]
-    -> scores [clips, n, k]         log-probabilities of the likeliest next pieces, likeliest first
-       tokens [clips, n, k]
-       new_key_i, new_value_i [clips, heads, past + p + n, width / heads]
-"""
+"""A caption decoder -> graphs, tokenizer, anchors and a manifest section, put into the bundle whose space it reads."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from tokenizers import Tokenizer
 
-from exporters.decoder import CaptionDecoder, DecoderConfig
-from exporters.graph import OPSET
+from engine.beams import IntArray
+from engine.bundle import file_sha256, open_bundle, require_free
+from engine.decoding import CachedSteps
+from engine.encoders import OnnxEncoders
+from engine.errors import BundleError
+from engine.session import KeepingSession, Session
+from engine.types import FloatArray, Strategy
+from exporters.captiongraph import decoder_model, prefix_model
+from exporters.decoder import CaptionDecoder
+from exporters.parity import FP32_TOLERANCE, ParityError, pink_noise, probes
+from exporters.store import pack, round_to_bytes
 
-PREFIX_GRAPH, DECODER_GRAPH = "caption_prefix.onnx", "caption_decoder.onnx"
-
-
-class _Graph:
-    """Nodes and weights in the order they are added."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def weight(self, name: str, value: Tensor | NDArray[Any] | Sequence[int]) -> str:
-        """Keep a tensor; lists become int64."""
-        array = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
-
-    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """One node with one output."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    def linear(self, name: str, layer: torch.nn.Linear, x: str) -> str:
-        """``[rows, in] -> [rows, out]``."""
-        weights = [self.weight(f"{name}.weight", layer.weight), self.weight(f"{name}.bias", layer.bias)]
-        return self.add("Gemm", [x, *weights], name, transB=1)
-
-    def norm(self, name: str, layer: torch.nn.LayerNorm, x: str) -> str:
-        """Over the last axis."""
-        weights = [self.weight(f"{name}.weight", layer.weight), self.weight(f"{name}.bias", layer.bias)]
-        return self.add("LayerNormalization", [x, *weights], name, axis=-1, epsilon=layer.eps)
-
-    def model(self, name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> onnx.ModelProto:
-        """The whole, checked; inputs and outputs are (type, shape)."""
-        infos = [
-            [helper.make_tensor_value_info(key, *value) for key, value in each.items()] for each in (inputs, outputs)
-        ]
-        graph = helper.make_graph(self.nodes, name, *infos, initializer=self.weights)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="earshot")
-        model.ir_version = 10
-        onnx.checker.check_model(model)
-        return model
+PREFIX, DECODER = "caption_prefix.onnx", "caption_decoder.onnx"
+TOKENIZER, ANCHORS = "caption_tokenizer.json", "caption_anchors.npz"
+#: Candidates whose log-probabilities are golden.
+_GOLDEN = 8
 
 
-def prefix_model(decoder: CaptionDecoder) -> onnx.ModelProto:
-    """``vectors [clips, dim] -> prefix [clips, p, width]``."""
-    config, graph = decoder.config, _Graph()
-    hidden = graph.add("Tanh", [graph.linear("first", decoder.mapper[0], "vectors")], "hidden")
-    flat = graph.linear("second", decoder.mapper[2], hidden)
-    shape = graph.weight("shape", [-1, config.prefix, config.width])
-    graph.add("Reshape", [flat, shape], "prefix")
-    return graph.model(
-        "caption_prefix",
-        {"vectors": (TensorProto.FLOAT, ["clips", config.dim])},
-        {"prefix": (TensorProto.FLOAT, ["clips", config.prefix, config.width])},
-    )
+@dataclass(frozen=True, slots=True)
+class CaptionSettings:
+    """How captions are made unless asked for otherwise: ``engine.bundle.CaptionerPart`` says what each is."""
+
+    languages: tuple[str, ...]
+    beams: int = 5
+    length_penalty: float = 1.0
+    no_repeat: int = 3
+    strategy: Strategy = "projection"
+    tau: float = 0.01
+    renormalise: bool = True
+    rerank: bool = False
+    sigma: float = 0.0
 
 
-def decoder_model(decoder: CaptionDecoder) -> onnx.ModelProto:
-    """The graph that the head of this file describes."""
-    config, graph = decoder.config, _Graph()
-    width = config.width
-    pieces = graph.weight("pieces", decoder.pieces.weight)
-    begun = graph.add("Concat", ["prefix", graph.add("Gather", [pieces, "ids"], "read")], "begun", axis=1)
-    places = graph.add("Gather", [graph.weight("places", decoder.positions), "positions"], "placed")
-    together = graph.add("Add", [begun, places], "together")
-    clips = graph.add("Shape", ["ids"], "clips", start=0, end=1)
-    split = graph.add(
-        "Concat", [clips, graph.weight("split.rest", [-1, 3 * config.heads, width // config.heads])], "split", axis=0
-    )
-    mask = graph.add("Unsqueeze", ["mask", graph.weight("one", [1])], "mask of all heads")
-    flat = graph.weight("flat", [-1, width])
-    x = graph.add("Reshape", [together, flat], "x")
-    for number, layer in enumerate(decoder.layers):
-        x = _layer(graph, layer, f"layer {number}", number, x, {"split": split, "mask": mask, "flat": flat})
-    _candidates(graph, decoder, x, pieces)
-    return graph.model("caption_decoder", _inputs(config), _outputs(config))
+def export_captioner(
+    decoder: CaptionDecoder, tokenizer: Path, space_id: str, settings: CaptionSettings, bundle: Path
+) -> Mapping[str, Any]:
+    """Add a decoder to the bundle in the folder ``bundle``; returns the manifest's section.
+
+    ``space_id`` is the space of the vectors that it learnt from. Its weights are rounded to int8 steps. Raises
+    ``BundleError`` if that isn't the bundle's or the bundle is in use, ``ParityError`` if a graph isn't its decoder.
+    """
+    opened = open_bundle(bundle)
+    if space_id != opened.manifest.space_id:
+        raise BundleError(f"a decoder that learnt to read {space_id}", opened.manifest.space_id, "train one for this")
+    require_free(bundle)
+    rounded = copy.deepcopy(decoder).eval()
+    round_to_bytes(rounded)
+    onnx.save_model(pack(prefix_model(rounded)), str(bundle / PREFIX))
+    onnx.save_model(pack(decoder_model(rounded)), str(bundle / DECODER))
+    (bundle / TOKENIZER).write_bytes(tokenizer.read_bytes())
+    start = Tokenizer.from_file(str(tokenizer)).token_to_id(f"[{settings.languages[0]}]")
+    golden = _checked(decoder, rounded, bundle, start)
+    floors, anchors = without_event(OnnxEncoders(opened, "cpu"))
+    np.savez_compressed(bundle / ANCHORS, **anchors, points=golden.points, scores=golden.scores)
+    section = {
+        "prefix": PREFIX,
+        "decoder": DECODER,
+        "tokenizer": TOKENIZER,
+        "anchors": ANCHORS,
+        "space_id": space_id,
+        "max_tokens": decoder.config.max_tokens,
+        **asdict(settings),
+        **floors,
+        "parity": {"storage_nats": golden.storage, "graph_nats": golden.graph},
+        "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
+    }
+    _write_manifest(bundle, section)
+    return section
 
 
-def _layer(graph: _Graph, layer: Any, name: str, number: int, x: str, shared: Mapping[str, str]) -> str:
-    """One transformer layer on rows ``[clips * m, width]``."""
-    mixed = graph.linear(f"{name} mix", layer.mix, graph.norm(f"{name} norm", layer.norm, x))
-    apart = graph.add("Reshape", [mixed, shared["split"]], f"{name} apart")
-    heads = graph.add("Transpose", [apart], f"{name} heads", perm=[0, 2, 1, 3])
-    ends = [f"{name} query", f"{name} key", f"{name} value"]
-    graph.nodes.append(helper.make_node("Split", [heads], ends, axis=1, num_outputs=3))
-    query, key, value = ends
-    keys = graph.add("Concat", [f"key_{number}", key], f"new_key_{number}", axis=2)
-    values = graph.add("Concat", [f"value_{number}", value], f"new_value_{number}", axis=2)
-    scale = graph.weight(f"{name} scale", np.float32(1 / math.sqrt(layer.mix.in_features // layer.heads)))
-    scaled = graph.add("Mul", [query, scale], f"{name} scaled")
-    turned = graph.add("Transpose", [keys], f"{name} turned", perm=[0, 1, 3, 2])
-    seen = graph.add("Add", [graph.add("MatMul", [scaled, turned], f"{name} alike"), shared["mask"]], f"{name} seen")
-    heard = graph.add("MatMul", [graph.add("Softmax", [seen], f"{name} weights", axis=-1), values], f"{name} heard")
-    back = graph.add("Transpose", [heard], f"{name} rows", perm=[0, 2, 1, 3])
-    rows = graph.add("Reshape", [back, shared["flat"]], f"{name} flat")
-    x = graph.add("Add", [x, graph.linear(f"{name} back", layer.back, rows)], f"{name} middle")
-    inner = graph.linear(f"{name} inner", layer.inner[0], graph.norm(f"{name} norm inner", layer.norm_inner, x))
-    bent = _gelu(graph, name, inner)
-    return graph.add("Add", [x, graph.linear(f"{name} outer", layer.inner[2], bent)], f"{name} end")
+def _write_manifest(bundle: Path, section: Mapping[str, Any]) -> None:
+    """Put the section into the manifest, and the hashes of the files that it names."""
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["captioner"] = dict(section)
+    hashes = {name: file_sha256(bundle / name) for name in (PREFIX, DECODER, TOKENIZER, ANCHORS)}
+    manifest["files"] = dict(sorted((manifest["files"] | hashes).items()))
+    draft = path.with_name("manifest.json.draft")
+    draft.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
-def _gelu(graph: _Graph, name: str, x: str) -> str:
-    """GELU by tanh (arXiv:1606.08415, section 2), in the pattern that onnxruntime runs as one kernel."""
-    constants = {"cube": 0.044715, "root": math.sqrt(2 / math.pi), "unit": 1.0, "half": 0.5}
-    c = {key: graph.weight(f"{name} {key}", np.float32(value)) for key, value in constants.items()}
-    third = graph.add("Pow", [x, graph.weight(f"{name} three", np.float32(3))], f"{name} third")
-    bend = graph.add("Add", [x, graph.add("Mul", [third, c["cube"]], f"{name} cubed")], f"{name} bend")
-    tanh = graph.add("Tanh", [graph.add("Mul", [bend, c["root"]], f"{name} rooted")], f"{name} tanh")
-    gate = graph.add("Add", [tanh, c["unit"]], f"{name} gate")
-    return graph.add("Mul", [graph.add("Mul", [x, c["half"]], f"{name} halved"), gate], f"{name} gelu")
+@dataclass(frozen=True, slots=True)
+class _Golden:
+    """Points ``[n, dim]``, the log-probabilities of their first candidates ``[n, k]``, and how far off things are."""
+
+    points: FloatArray
+    scores: FloatArray
+    storage: float
+    graph: float
 
 
-def _candidates(graph: _Graph, decoder: CaptionDecoder, x: str, pieces: str) -> None:
-    """The likeliest next pieces, after the last n rows of each clip alone."""
-    width = decoder.config.width
-    begun = graph.add("Shape", ["prefix"], "begun at", start=1, end=2)
-    clips = graph.add("Concat", ["clips", graph.weight("rows", [-1, width])], "by clip", axis=0)
-    rows = graph.add("Reshape", [x, clips], "all rows")
-    ends = [graph.weight("to the end", [2**62]), graph.weight("axis", [1])]
-    last = graph.add("Reshape", [graph.add("Slice", [rows, begun, *ends], "last"), "flat"], "last rows")
-    logits = graph.add("Gemm", [graph.norm("leave", decoder.leave, last), pieces], "logits", transB=1)
-    graph.nodes.append(helper.make_node("TopK", [logits, "k"], ["best", "chosen"], axis=-1))
-    sums = graph.add("ReduceLogSumExp", [logits, graph.weight("last axis", [-1])], "log of the sum", keepdims=1)
-    likely = graph.add("Sub", ["best", sums], "likely")
-    shape = graph.add("Concat", [graph.add("Shape", ["ids"], "of ids"), "k"], "of candidates", axis=0)
-    graph.add("Reshape", [likely, shape], "scores")
-    graph.add("Reshape", ["chosen", shape], "tokens")
+def _checked(decoder: CaptionDecoder, rounded: CaptionDecoder, bundle: Path, start: int) -> _Golden:
+    """Compare the graphs with the decoder over whole captions of random pieces. Raises ``ParityError``."""
+    config, chance = decoder.config, np.random.default_rng(7)
+    points = chance.standard_normal((4, config.dim)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    ids = chance.integers(0, config.pieces, (4, config.max_tokens))
+    ids[:, 0] = start
+    with torch.inference_mode():
+        exact, expected = (
+            torch.log_softmax(one(torch.from_numpy(points), torch.from_numpy(ids)), -1).numpy()
+            for one in (decoder, rounded)
+        )
+    found, scores = _stepwise(bundle, points, ids, config.pieces)
+    off = float(np.abs(found - expected).max())
+    if not off <= FP32_TOLERANCE:
+        raise ParityError(f"{DECODER} off by {off:.2e} nats", f"at most {FP32_TOLERANCE:.0e}", "the export is wrong")
+    return _Golden(points, scores[:, :_GOLDEN], float(np.abs(exact - expected).mean()), off)
 
 
-def _inputs(config: DecoderConfig) -> dict[str, Any]:
-    """Name -> (type, shape)."""
-    kept = [TensorProto.FLOAT, ["clips", config.heads, "past", config.width // config.heads]]
-    return {
-        "prefix": (TensorProto.FLOAT, ["clips", "p", config.width]),
-        "ids": (TensorProto.INT64, ["clips", "n"]),
-        "positions": (TensorProto.INT64, ["m"]),
-        "mask": (TensorProto.FLOAT, ["clips", "m", "total"]),
-        "k": (TensorProto.INT64, [1]),
-    } | {f"{end}_{number}": kept for number in range(config.layers) for end in ("key", "value")}
+def _stepwise(bundle: Path, points: FloatArray, ids: IntArray, pieces: int) -> tuple[FloatArray, FloatArray]:
+    """Log-probabilities ``[n, tokens, pieces]`` through the graphs and their cache, and the first ones in order."""
+    prefix = Session(bundle / PREFIX, "cpu", threads=1).run({"vectors": points})
+    steps = CachedSteps(KeepingSession(bundle / DECODER, "cpu", threads=1), prefix, int(ids[0, 0]), pieces)
+    scores, order = steps.begin(pieces)
+    first, found = scores[:, 0], []
+    for place in range(ids.shape[1]):
+        found.append(np.take_along_axis(scores[:, 0], np.argsort(order[:, 0], axis=1), axis=1))
+        if place + 1 < ids.shape[1]:
+            scores, order = steps.advance(ids[:, place + 1 : place + 2], np.zeros((len(ids), 1), np.int64), pieces)
+    return np.stack(found, axis=1), first
 
 
-def _outputs(config: DecoderConfig) -> dict[str, Any]:
-    kept = [TensorProto.FLOAT, ["clips", config.heads, "total", config.width // config.heads]]
-    return {
-        "scores": (TensorProto.FLOAT, ["clips", "n", "candidates"]),
-        "tokens": (TensorProto.INT64, ["clips", "n", "candidates"]),
-    } | {f"new_{end}_{number}": kept for number in range(config.layers) for end in ("key", "value")}
+def without_event(encoders: OnnxEncoders) -> tuple[dict[str, float], dict[str, FloatArray]]:
+    """Vectors of ``silence`` and of ``noise``, ``[m, dim]`` each, and from which cosine on a sound is one of them.
+
+    That is the least likeness between cuts of one kind, less a little, yet always nearer to it than to the likeliest
+    of sounds that are neither.
+    """
+    space = encoders.space
+    size, chance = space.window_samples, np.random.default_rng(11)
+    # The faint ones are less than a step of 16 bits.
+    silence = [np.zeros(size), *(level * chance.standard_normal(size) for level in (1e-6, 1e-5) * 3)]
+    levels = (0.02, 0.1, 0.3, 0.03, 0.2, 0.06) * 2
+    noise = [level * np.clip(chance.standard_normal(size), -3, 3) for level in levels]
+    noise += [level * 10 * pink_noise(size, chance) for level in levels]
+    made = probes(size, space.sample_rate_hz)
+    events = [made[name] for name in ("chirp", "low tone", "tone", "high tone", "click", "bursts", "square")]
+    vectors = {
+        name: encoders.audio.encode_audio(np.stack(sounds).astype(np.float32))
+        for name, sounds in {"silence": silence, "noise": noise, "events": events}.items()
+    }
+    floors, kept = {}, {}
+    for name in ("silence", "noise"):
+        kept[name], others = vectors[name][::2], vectors[name][1::2]
+        same = float((others @ kept[name].T).max(axis=1).min())
+        other = float((vectors["events"] @ kept[name].T).max())
+        floors[name] = max(same - 0.02, (same + other) / 2)
+    return floors, kept

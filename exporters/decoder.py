@@ -1,7 +1,7 @@
 """The decoder that turns a vector of the space into a caption, as it runs in torch.
 
 WSAC (arXiv:2309.12242, section 2): a mapping network of two layers gives a prefix, a transformer goes on from it. The
-transformer is GPT-2's, so that a published one fits. The graphs are written by ``exporters.captioner``.
+transformer is GPT-2's, so that a published one fits. Its graphs: ``exporters.captiongraph``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from engine.beams import Rules, beam_search, greedy_search
 from engine.decoding import CachedSteps
 from engine.session import KeepingSession, Session
-from exporters.captioner import decoder_model, prefix_model
+from exporters.captiongraph import decoder_model, prefix_model
 from exporters.decoder import CaptionDecoder, from_gpt2
 
 PIECES, END, START, DIM = 60, 1, 7, 16
