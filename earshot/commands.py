@@ -150,6 +150,7 @@ def _is_there(library: str | None) -> bool:
 
 @app.command(
     epilog="Examples:\n\n  earshot search 'rain on a tin roof'\n\n  earshot search --audio door.wav -k 5\n\n"
+    "  earshot search --audio hum.wav 'but with rain'\n\n"
     "  earshot search footsteps --filter 'duration<5' --filter 'path~foley'\n\n"
     "  earshot search siren --paths -0 | xargs -0 -n1 mpv\n\n  earshot search thunder --save-clips cuts/"
 )
@@ -177,14 +178,17 @@ def search(
     bundle: BundleOption = None,
     device: DeviceOption = DeviceChoice.auto,
 ) -> None:
-    """Find sounds by words, or by another sound, each with the moment to listen to."""
+    """Find sounds by words, by another sound, or by both at once, each with the moment to listen to."""
     with open_library(library, bundle, device) as opened:
         moments = opened.search(words, audio=audio, k=k, filters=filters or (), min_relevance=min_relevance)
         empty = not moments and not opened.status().windows
+        both = {"composed": "learnt" if opened.composes else "sum"} if words is not None and audio is not None else {}
         for remark in opened.remarks:
             show.remark(remark, style="yellow")
+    if both.get("composed") == "sum":
+        show.remark(show.ADDED)
     if as_json:
-        show.print_json([moment.to_dict() for moment in moments])
+        show.print_json([moment.to_dict() | both for moment in moments])
     elif paths or null:
         show.print_paths(moments, "\0" if null else "\n")
     elif moments:

@@ -17,6 +17,7 @@ from earshot.limits import MOST_RESULTS, MOST_TEXTS, WAIT_S
 from earshot.models import DEFAULT_BUNDLE, bundle_key, check_encoders, load_encoders, shipped_captions
 from earshot.places import LEDGER, MEMORY, expanded, no_library
 from earshot.spaces import PREVIOUS, SPACE
+from engine.bundle import Calibration
 from engine.encoders import Encoders, encode_sound, query_vectors
 from engine.errors import BundleError, EarshotError, LibraryError, MemoryStoreError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
@@ -167,6 +168,8 @@ class Library:
         """Keep to the space the library was made in; a new library takes that of its bundle."""
         ours = self._encoders.space.space_id
         known = self._ledger.setting("space_id") or self._choose_space(ours)
+        if known != ours and self._keep.spaces.follow(self._ledger):
+            known = self._ledger.setting("space_id")
         if known != ours:
             self._loaded = None
             raise SpaceMismatchError(
@@ -321,11 +324,11 @@ class Library:
         filters: Sequence[str] = (),
         min_relevance: float | None = None,
     ) -> list[Moment]:
-        """The sounds that match words, or that sound like a file; best first, each with its moment.
+        """The sounds that match words, or that sound like a file, or both; best first, each with its moment.
 
         Args:
             words: What it sounds like.
-            audio: A sound file to compare with, instead of words.
+            audio: A sound file to compare with; with words, what those change or add ("but with rain").
             k: At most so many sounds, 10,000 at most.
             filters: Conditions that all must hold, e.g. ``["duration<5", "path~ambience"]``.
             min_relevance: Leave out what is less relevant, 0..1; default: the bundle's own cutoff.
@@ -335,14 +338,15 @@ class Library:
         self._require_open()
         if not 1 <= k <= MOST_RESULTS:
             raise QueryError(f"k = {k}", f"a number of results from 1 to {MOST_RESULTS}")
-        if (words is None) == (audio is None):
-            raise QueryError("both words and a sound" if words else "no query", "either words or a sound")
+        if words is None and audio is None:
+            raise QueryError("no query", "words, a sound, or both")
         where, deadline = parse_filter(filters), time.monotonic() + WAIT_S
         while True:
             try:
                 return self._find(words, audio, k, where, min_relevance)
             except SpaceMismatchError:
-                if self._is_pinned or time.monotonic() > deadline:
+                follows = self._keep.spaces.follow(self._ledger) or not self._is_pinned
+                if not follows or time.monotonic() > deadline:
                     raise
             time.sleep(_SWITCH_S)  # whoever heard it anew is just letting go of it
             self._require_open()
@@ -351,14 +355,31 @@ class Library:
         self, words: str | None, audio: str | Path | None, k: int, where: Filter | None, min_relevance: float | None
     ) -> list[Moment]:
         """What `search` finds in the space that answers now. Raises ``SpaceMismatchError`` if it is switched here."""
-        calibration = calibration_for(words, self._encoders.calibration)
-        vectors = self.encode_text([words or ""]) if audio is None else self._encode_file(Path(audio))
+        vectors, calibration = self._question(words, audio)
         floor = calibration.cutoff if min_relevance is None else min_relevance
         with self._keep.reading(self._encoders.space, self._tidy) as memory:
             moments = find_moments(memory, vectors, k, calibration, where)
             if not moments:
                 self._compare(memory)  # "nothing" must not be said for a memory that was lost
         return [moment for moment in moments if moment.relevance >= floor]
+
+    def _question(self, words: str | None, audio: str | Path | None) -> tuple[FloatArray, Calibration]:
+        """What is searched with, unit ``[m, dim]``, and the curve that its cosines are read by."""
+        curves = self._encoders.calibration
+        if audio is None:
+            return self.encode_text([words or ""]), calibration_for(words, curves)
+        heard = self._encode_file(Path(audio))
+        if words is None:
+            return heard, calibration_for(None, curves)
+        composer = self._encoders.composer
+        # A composed text lies where texts do; a sum's cosines are as high as a sound's.
+        return composer.compose(words, heard), calibration_for(words if composer.learnt else None, curves)
+
+    @property
+    def composes(self) -> bool:
+        """Whether words and a sound are made one question by what the bundle has learnt; or else they are added."""
+        self._require_open()
+        return self._encoders.composer.learnt
 
     def remember(
         self,
@@ -496,7 +517,10 @@ class Library:
 
     def _other_spaces(self) -> tuple[str, str]:
         """The space of before, and one that is being filled: their names, or nothing."""
-        others = list(self._keep.spaces.others())
+        try:
+            others = list(self._keep.spaces.others())
+        except MemoryStoreError:  # a server that is away: the remark says so
+            return "", ""
         before = str(self._ledger.setting(PREVIOUS) or "")
         filling = next((name for name in others if name not in (before, self.space_id)), "")
         return before if before in others else "", filling

@@ -42,6 +42,7 @@ class _Console(Console):
 
 out = _Console(highlight=False, markup=False, emoji=False)
 err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
+ADDED = "words and sound were added, each half of the question: this model has not learnt to put them together"
 NOTHING = "Nothing sounds like that."
 #: Narrower than this, the table leaves out the bar and the length, for the sake of the names.
 ROOMY_COLUMNS = 80

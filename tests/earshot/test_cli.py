@@ -22,11 +22,15 @@ from rich.console import Console
 from earshot import cli, show
 from earshot.limits import MOST_RESULTS
 from earshot.lock import LibraryLock
+from engine.bundle import open_bundle
 from engine.types import Moment
 from indexer.report import IndexReport
 from tests.sounds import noise, tone, write_sound
 
 HOSTILE = "bell\x07 \x1b]0;title\x07\nforged line.wav"
+
+#: Whether the shipped starter has learnt to put words and a sound together.
+COMPOSES = open_bundle("starter").manifest.compose is not None
 
 
 class Result:
@@ -170,6 +174,13 @@ def test_save_clips_cuts_moments_at_the_files_own_rate(indexed: Shell):
     assert np.abs(samples).max() == pytest.approx(0.5, abs=0.01)
 
 
+def test_words_with_a_sound(indexed: Shell):
+    found = indexed.run("search", "with rain", "--audio", "sounds/hiss.wav", "--min-relevance", "0", "--json")
+    assert {row["composed"] for row in json.loads(found.stdout)} == {"learnt" if COMPOSES else "sum"}
+    assert ("were added" in found.stderr) != COMPOSES
+    assert "composed" not in indexed.json("search", "rain", "--min-relevance", "0")[0]
+
+
 def test_nothing_sounds_like_that(indexed: Shell):
     result = indexed.run("search", "a dog barking", "--min-relevance", "1")
     assert "Nothing sounds like that" in result.stdout
@@ -181,8 +192,7 @@ def test_nothing_sounds_like_that(indexed: Shell):
     [
         (("search", "rain", "--library", "nowhere"), "no library"),
         (("search", "   "), "empty text"),
-        (("search",), "either words or a sound"),
-        (("search", "rain", "--audio", "sounds/hiss.wav"), "either words or a sound"),
+        (("search",), "words, a sound, or both"),
         (("search", "--audio", "missing.wav"), "missing.wav"),
         (("search", "rain", "--filter", "loudness<3"), "one of"),
         (("search", "rain", "--filter", "duration<long"), "a number"),

@@ -47,6 +47,25 @@ def test_a_sound_finds_its_like(library: Library, tmp_path: Path):
     assert Path(best.path).name == "500.wav"
 
 
+def test_words_and_a_sound_are_one_question(library: Library, tmp_path: Path):
+    query = write_sound(tmp_path / "query.wav", tone(3.0, rate_hz=8000, hz=500), rate_hz=8000)
+    found = library.search("band2000", audio=query, min_relevance=0)
+    assert {Path(moment.path).name for moment in found[:2]} == {"500.wav", "2000.wav"}
+    assert found[0].score == pytest.approx(found[1].score, abs=1e-4)
+    assert found[1].score > found[2].score + 0.3
+    assert not library.composes
+    encoders = FakeEncoders()
+    added = encoders.encode_text(["band2000"])[0] + encoders.encode_text(["band500"])[0]
+    assert found[0].score == pytest.approx(
+        float(encoders.encode_text(["band500"])[0] @ added / np.linalg.norm(added)), abs=1e-3
+    )
+
+
+def test_no_question_is_refused(library: Library):
+    with pytest.raises(QueryError, match="words, a sound, or both"):
+        library.search()
+
+
 def test_what_is_not_there_is_not_found(library: Library):
     assert library.search("band63") == []
     assert len(library.search("band63", min_relevance=0)) == 3
