@@ -97,9 +97,12 @@ class Reindexing:
                 if late.interrupted or self._is_refused(report, new, options):
                     return report
                 forget_as(self.ledger, new.memory, new.ledger)
+                if why := None if options.prune_anyway else self.keep.spaces.lacking(new):
+                    report.index.refused = f"not switched: {why}"
+                    return report
                 self._switch(old, new, bundle)
                 report.switched = True
-        self.keep.close()  # whoever asks next opens the new space
+        self._open(space)
         return report
 
     def roll_back(self) -> str:
@@ -111,8 +114,14 @@ class Reindexing:
             self.keep.writing(old, self.tidy, wait.wait_s, wait.on_wait),
         ):
             self._switch(old, back, back.ledger.setting(BUNDLE))
-        self.keep.close()
+        self._open(previous)
         return previous.space_id
+
+    def _open(self, space: Space) -> None:
+        """Open what answers now, as whoever asks next would, so that its folders are in their places."""
+        self.keep.close()
+        with self.keep.reading(space, self.tidy) as memory:
+            memory.count()
 
     def _abandon_others(self, space: Space) -> None:
         """Remove what an earlier command began for a third bundle and did not finish."""
@@ -153,7 +162,7 @@ class Reindexing:
         """Say how much room the new space will take. Raises ``MemoryStoreError`` where there is less."""
         totals = self.ledger.totals()
         room = self.keep.spaces.room()
-        windows = totals.audio_s / space.hop_s + totals.files
+        windows = max(0.0, totals.audio_s / space.hop_s + totals.files - new.ledger.totals().windows)
         per_window = _WINDOW_BYTES
         if room and totals.windows >= _MEASURED_FROM:
             per_window = max(0, room.used // totals.windows - 4 * old.dim)
@@ -162,7 +171,6 @@ class Reindexing:
         if room is None:
             self.waiting.say(f"{told}; the server needs about {need // _MIB + 1} MiB more")
             return
-        need = max(0, need - new.used_bytes)
         self.waiting.say(f"{told}; about {need // _MIB + 1} MiB more on disk, {room.free // _MIB} MiB are free")
         if room.free < need:
             raise MemoryStoreError(

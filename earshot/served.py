@@ -18,7 +18,8 @@ import platformdirs
 
 from earshot.lock import LibraryLock, holder_of
 from earshot.places import LEDGER, make_folder, no_library
-from engine.errors import LibraryBusyError
+from earshot.served_spaces import ServedSpaces
+from engine.errors import LibraryBusyError, SpaceMismatchError
 from engine.memory.base import CAPTION_FIELDS, Memory
 from engine.memory.captions import CaptionMemory
 from engine.memory.server import ServerMemory
@@ -48,6 +49,8 @@ class ServedKeep:
         # Without the scheme: the same server, whichever way it is asked. Without the key: that may change.
         where = quote(self._address.url.partition("://")[2], safe="")
         self.folder = Path(platformdirs.user_data_dir("earshot")) / "served" / where
+
+        self.spaces = ServedSpaces(self._address, self._options, self.folder, self._indexer)
 
     @property
     def name(self) -> str:
@@ -99,14 +102,13 @@ class ServedKeep:
         """See ``Keep.writing``: one process of this machine at a time, because of the ledger, and many machines."""
         self.make()
         lock = self._lock(wait_s, on_wait)
-        server = self._asked()
         try:
             lock.say("indexing", None)
             memory = self._held(space, self._indexer(), shared=False)
             tidy(memory)
             yield memory
         finally:
-            server.end_bulk()
+            self._asked().end_bulk()
             lock.release()
 
     @contextmanager
@@ -153,8 +155,19 @@ class ServedKeep:
 
     def _held(self, space: Space, indexer: str, shared: bool) -> Memory:
         server = self._asked()
-        server.ensure_space(space.space_id, space.dim)
+        try:
+            server.ensure_space(space.space_id, space.dim)
+        except SpaceMismatchError:
+            self._forget_server()  # which may have been switched since it was asked first
+            server = self._asked()
+            server.ensure_space(space.space_id, space.dim)
         return Holding(server, indexer, shared)
+
+    def _forget_server(self) -> None:
+        with self._door:
+            server, self._server = self._server, None
+        if server is not None:
+            server.close()
 
     def _lock(self, wait_s: float, on_wait: Callable[[str], None]) -> LibraryLock:
         deadline, told = time.monotonic() + wait_s, False

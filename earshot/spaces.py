@@ -47,7 +47,6 @@ class Filling:
     space_id: str
     memory: Memory
     ledger: Ledger
-    used_bytes: int
 
 
 class Spaces(Protocol):
@@ -71,14 +70,17 @@ class Spaces(Protocol):
     def leave(self, space: Space, ledger: Ledger) -> None:
         """Before a switch: keep what ``ledger`` says of the space that answers, for the way back."""
 
-    def hand_over(self, filled: Filling) -> None:
-        """The last step before the ledger's: whoever asks the memory from now on is answered from this space.
+    def lacking(self, filled: Filling) -> str | None:
+        """What others have to do before this space may answer, if anything."""
 
-        Raises ``LibraryError`` where that may not be yet.
-        """
+    def hand_over(self, filled: Filling) -> None:
+        """The last step before the ledger's."""
 
     def drop(self, space_id: str) -> None:
         """Remove a space that lies beside. Raises ``LibraryBusyError`` if somebody fills it."""
+
+    def follow(self, ledger: Ledger) -> bool:
+        """Let the ledger say which space answers, where somebody else has switched; whether that was so."""
 
 
 class FolderSpaces:
@@ -97,7 +99,7 @@ class FolderSpaces:
             EdgeMemory(self.sounds(space.space_id)) as memory,
         ):
             memory.ensure_space(space.space_id, space.dim)
-            yield Filling(space.space_id, memory, ledger, allocated(folder))
+            yield Filling(space.space_id, memory, ledger)
 
     def beside(self, space_id: str) -> tuple[str, int] | None:
         """See ``Spaces.beside``."""
@@ -113,6 +115,13 @@ class FolderSpaces:
         folder = self.folder_of(space.space_id)
         make_folder(folder)
         ledger.copy_to(folder / LEDGER)
+
+    def lacking(self, filled: Filling) -> None:
+        """See ``Spaces.lacking``: a folder has one ledger, which knows all."""
+
+    def follow(self, ledger: Ledger) -> bool:
+        """See ``Spaces.follow``: the ledger is what says it."""
+        return False
 
     def hand_over(self, filled: Filling) -> None:
         """See ``Spaces.hand_over``: closed, so that its folder can be moved."""

@@ -64,7 +64,7 @@ def figures(scores: FloatArray, kinds: Sequence[str], labels: Sequence[str], ali
 
 def _median_range(scores: FloatArray, relevant: np.ndarray) -> tuple[float, float, int]:
     ranks = first_ranks(scores, relevant)
-    return *bootstrap(ranks, np.median), len(ranks)  # type: ignore[return-value]
+    return *bootstrap(ranks, np.median), len(ranks)
 
 
 def verdict(bundle: Path, data: Path) -> list[Figure]:

@@ -19,19 +19,20 @@ Floats: TypeAlias = NDArray[np.float64]
 
 def ranked(scores: Scores, relevant: Relevance) -> Relevance:
     """Relevance ``[queries, items]`` in the order of falling score. Raises ``ValueError`` if shapes differ."""
-    return np.asarray(np.take_along_axis(relevant, ranked_order(scores, relevant), axis=1))
+    return np.asarray(np.take_along_axis(relevant, ranked_order(scores, relevant), axis=1), np.bool_)
 
 
 def ranked_order(scores: Scores, relevant: Relevance) -> NDArray[np.intp]:
     """The items' numbers ``[queries, items]`` by falling score. Raises ``ValueError`` if shapes differ."""
     if scores.shape != relevant.shape:
         raise ValueError(f"found scores {scores.shape} and relevance {relevant.shape}, expected the same shape")
-    return np.lexsort((relevant, -scores), axis=1)
+    order: NDArray[np.intp] = np.lexsort((relevant, -scores), axis=1)
+    return order
 
 
 def hits_at(scores: Scores, relevant: Relevance, k: int) -> Floats:
     """Per query 1 where a relevant item is among the first ``k``, else 0: R@k of retrieval papers; P@1 for k = 1."""
-    return ranked(scores, relevant)[:, :k].any(axis=1).astype(np.float64)
+    return np.asarray(ranked(scores, relevant)[:, :k].any(axis=1), np.float64)
 
 
 def average_precision_at(scores: Scores, relevant: Relevance, k: int) -> Floats:
@@ -48,7 +49,7 @@ def average_precision_at(scores: Scores, relevant: Relevance, k: int) -> Floats:
 def first_ranks(scores: Scores, relevant: Relevance) -> Floats:
     """Per query the rank, from 1, of the first relevant item; infinity where there is none."""
     order = ranked(scores, relevant)
-    return np.where(order.any(axis=1), order.argmax(axis=1) + 1.0, np.inf)
+    return np.asarray(np.where(order.any(axis=1), order.argmax(axis=1) + 1.0, np.inf), np.float64)
 
 
 def choices(scores: Scores, truth: NDArray[np.integer]) -> Floats:
@@ -57,7 +58,7 @@ def choices(scores: Scores, truth: NDArray[np.integer]) -> Floats:
     ``scores``: ``[items, classes]``; a tie for first place is a miss.
     """
     own = np.take_along_axis(scores, truth[:, None], axis=1)
-    return ((scores >= own).sum(axis=1) == 1).astype(np.float64)
+    return np.asarray((scores >= own).sum(axis=1) == 1, np.float64)
 
 
 def bootstrap(

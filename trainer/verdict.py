@@ -103,21 +103,21 @@ class Verdict:
 
 
 def chosen(examples: Sequence[Example], split: str | None) -> tuple[list[Example], str]:
-    """The examples to ask about, and their split: the named one, else the first of ``SPLITS`` that is there, else all
-    where none has a split. Raises ``EvaluationError`` where there are none.
+    """The examples to ask about, and their split: the named one, else the first of ``SPLITS`` that is there, else the
+    only one. Raises ``EvaluationError`` where there are none.
     """
-    known = Counter(example.split or "" for example in examples)
+    known = Counter(example.split for example in examples)
     if split is None:
-        split = "" if set(known) == {""} else next((name for name in SPLITS if name in known), None)
-    wanted = [example for example in examples if (example.split or "") == split]
+        split = next((name for name in SPLITS if name in known), next(iter(known)) if len(known) == 1 else None)
+    wanted = [example for example in examples if example.split == split]
     if not wanted:
-        there = ", ".join(f"{name or 'none'} ({count})" for name, count in sorted(known.items())) or "no clips at all"
+        there = ", ".join(f"{name} ({count})" for name, count in sorted(known.items())) or "clips"
         raise EvaluationError(
             f"no clips of split {split}" if split else "no split to ask about",
             there,
             "choose one of these with --split",
         )
-    return wanted, split or "all"
+    return wanted, str(split)
 
 
 def judge(
@@ -273,4 +273,4 @@ def _fingerprint(examples: Sequence[Example]) -> str:
 
 
 def _name(example: Example) -> str:
-    return str(example.id)
+    return example.name

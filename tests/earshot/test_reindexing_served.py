@@ -1,0 +1,123 @@
+"""A library on a server heard anew: by one machine, by two, killed between server and ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from earshot import Library
+from engine.errors import LibraryError, SpaceMismatchError
+from engine.fakes import FakeEncoders
+from indexer.ledger import Ledger
+from tests.engine.memory.stub_qdrant import Stub, stub
+from tests.sounds import tone, write_sound
+
+A, B = FakeEncoders("a", dim=256), FakeEncoders("b", dim=192, hop_s=0.25)
+NAMES = (A.space.space_id, B.space.space_id)
+
+
+@pytest.fixture
+def qdrant() -> Iterator[Stub]:
+    with stub() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sit down at another machine: one with a user-data folder of its own. The first is ``one``."""
+    monkeypatch.setattr("engine.memory.server_link._pause", lambda state: 0.02)
+    monkeypatch.setattr("engine.memory.server._POLL_S", 0.001)
+    monkeypatch.delenv("EARSHOT_QDRANT_API_KEY", raising=False)
+
+    def sit_at(name: str) -> None:
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / name))
+
+    sit_at("one")
+    return sit_at
+
+
+def sounds(folder: Path, *pitches_hz: int) -> Path:
+    for hz in pitches_hz:
+        write_sound(folder / f"{hz}.wav", tone(2.0, rate_hz=8000, hz=hz), rate_hz=8000)
+    return folder
+
+
+def found(library: Library, words: str) -> list[str]:
+    return [Path(moment.path).name for moment in library.search(words)]
+
+
+def aliases(qdrant: Stub) -> dict[str, str]:
+    return {a.alias_name: a.collection_name for a in qdrant.store.local.get_aliases().aliases}
+
+
+def test_it_switches_aliases_and_goes_back(qdrant: Stub, tmp_path: Path) -> None:
+    folder = sounds(tmp_path / "sounds", 125, 500, 2000)
+    with Library(qdrant.url, encoders=A) as library:
+        library.index([folder])
+        report = library.reindex(encoders=B)
+        assert (report.switched, report.index.indexed) == (True, 3)
+        assert (library.status().space_id, library.status().previous) == (NAMES[1], NAMES[0])
+        assert found(library, "band500") == ["500.wav"]
+        assert library.check()["memory"] == "15 windows, as many as the ledger has"
+        assert set(aliases(qdrant)) == {"sounds", "sounds-previous"}
+        assert library.rollback() == NAMES[0]
+    with Library(qdrant.url, encoders=A) as library:
+        assert found(library, "band500") == ["500.wav"]
+        assert library.check()["memory"] == "9 windows, as many as the ledger has"
+        assert library.forget_previous() == [NAMES[1]]
+        assert set(aliases(qdrant)) == {"sounds"}
+        assert len(qdrant.store.local.get_collections().collections) == 1
+        with pytest.raises(LibraryError, match="no space before"):
+            library.rollback()
+
+
+def test_the_last_machine_switches_and_the_first_follows(
+    qdrant: Stub, tmp_path: Path, machine: Callable[[str], None]
+) -> None:
+    here, there = sounds(tmp_path / "here", 125, 500), sounds(tmp_path / "there", 500, 2000)
+    with Library(qdrant.url, encoders=A) as one:
+        one.index([here])
+    machine("two")
+    with Library(qdrant.url, encoders=A) as two:
+        two.index([there])
+    machine("one")
+    with Library(qdrant.url, encoders=A) as one:
+        report = one.reindex(encoders=B)
+        assert not report.switched
+        assert "1 sounds of" in str(report.index.refused)
+        assert one.status().filling == NAMES[1]
+        assert found(one, "band2000") == ["2000.wav"]
+    machine("two")
+    with Library(qdrant.url, encoders=A) as two:
+        assert two.reindex(encoders=B).switched
+        assert found(two, "band125") == ["125.wav"]
+    machine("one")
+    with pytest.raises(SpaceMismatchError, match=NAMES[1]), Library(qdrant.url, encoders=A) as one:
+        one.search("band500")
+    with Library(qdrant.url, encoders=B) as one:
+        assert found(one, "band2000") == ["2000.wav"]
+        assert one.check()["memory"] == "10 windows, as many as the ledger has"
+        assert one.index([here]).skipped == 2
+
+
+def test_killed_between_server_and_ledger_it_follows(
+    qdrant: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = sounds(tmp_path / "sounds", 125, 500)
+
+    def killed(*_: object) -> None:
+        raise SystemExit(9)
+
+    with Library(qdrant.url, encoders=A) as library:
+        library.index([folder])
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, "become", killed)
+            with pytest.raises(SystemExit):
+                library.reindex(encoders=B)
+    assert aliases(qdrant)["sounds"].endswith(NAMES[1])
+    with Library(qdrant.url, encoders=B) as library:
+        assert found(library, "band500") == ["500.wav"]
+        assert library.check()["memory"] == "10 windows, as many as the ledger has"
+        assert library.rollback() == NAMES[0]
