@@ -14,6 +14,7 @@ from earshot import __version__, show
 from earshot.bundles import bundle_app
 from earshot.caption_commands import register as register_captions
 from earshot.caption_eval import eval_app  # `earshot.evaluate`'s, with `captions` in it
+from earshot.captioning import register as register_caption
 from earshot.cli import EXIT_FAILED, EXIT_FAILED_FILES, EXIT_INTERRUPTED, STOPPED, Through, describe
 from earshot.limits import MOST_RESULTS
 from earshot.options import (
@@ -25,6 +26,7 @@ from earshot.options import (
     open_library,
     patience_s,
 )
+from earshot.space_commands import is_other_space, library_app, reindex
 from earshot.train import train_app
 from engine.errors import EarshotError
 from indexer.paths import path_text, text_path
@@ -64,7 +66,9 @@ app = typer.Typer(
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
+app.add_typer(library_app, name="library")
 register_captions(app)
+register_caption(app)
 
 
 def _version(wanted: bool) -> None:
@@ -84,10 +88,12 @@ def _root(
 
 @app.command(
     epilog="Examples:\n\n  earshot index ~/Sounds\n\n  earshot index /mnt/archive --library archive --jobs 4\n\n"
-    "  earshot index ~/Sounds --retry-failed --prune"
+    "  earshot index ~/Sounds --retry-failed --prune\n\n  earshot index --bundle ./finetuned"
 )
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False, readable=False)],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files and folders.", show_default=False, readable=False)
+    ] = None,
     library: LibraryOption = None,
     bundle: BundleOption = None,
     device: DeviceOption = DeviceChoice.auto,
@@ -105,10 +111,21 @@ def index(
     """Hear every new or changed sound below PATHS; known ones are skipped.
 
     Ctrl-C at any time loses nothing: the same command goes on where it stopped.
+
+    With another --bundle than the library was made with, all that it knows is heard anew, and what is new below PATHS,
+    if any are given. It answers as before until that is done; `earshot library rollback` goes back.
     """
     from earshot.places import expanded
     from indexer.scan import scan
 
+    paths = paths or []
+    if bundle is not None and is_other_space(library, bundle):
+        reindex(library, bundle, paths, device, jobs, retry_failed, prune_anyway, as_json)
+        return
+    if not paths:
+        raise typer.BadParameter(
+            "expected files or folders; only to hear a library anew, with --bundle, none are needed"
+        )
     if not ((prune or prune_anyway) and _is_there(library)):  # then it may be asked for a folder that is gone
         scan([expanded(path) for path in paths])  # raises for one that is missing, before a library is made
     with open_library(library, bundle, device, create=True) as opened:
@@ -229,7 +246,7 @@ def status(
         show.print_json(state.to_dict() | ({"failures": rows, "damaged": damaged} if failed else {}))
         return
     for name, value in state.to_dict().items():
-        if name in ("remark", "captions") and not value:
+        if name in ("remark", "captions", "previous", "filling") and not value:
             continue
         text = show.span(value) if name == "audio_s" else str(value)
         show.say(f"{name:>9}  {text}")
