@@ -12,12 +12,18 @@ import typer
 
 from earshot import show
 from earshot.cli import EXIT_FAILED_FILES
+from earshot.finetuning import EPILOG as FINETUNE_EXAMPLES
+from earshot.finetuning import finetune
 from engine.errors import EarshotError
 
 if TYPE_CHECKING:
     from trainer.check import CheckReport
 
-train_app = typer.Typer(help="Teach a model your own sounds and words.", no_args_is_help=True)
+train_app = typer.Typer(
+    help="Teach a model your own sounds and words; then: earshot bundle export, earshot eval, earshot index --bundle.",
+    no_args_is_help=True,
+)
+train_app.command(epilog=FINETUNE_EXAMPLES)(finetune)
 
 
 @contextmanager

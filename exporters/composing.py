@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HIDDEN = 1024
-#: The paper gives no rate; this is the one of Pic2Word (arXiv:2302.03084), whose mapping network it follows.
-DROPOUT = 0.1
 
 
 class TokenTower(Protocol):
@@ -42,7 +40,7 @@ class A2t(nn.Module):
     Two layers of 1024 with dropout and ReLU, then an output layer (section 4.2).
     """
 
-    def __init__(self, dim: int, token_dim: int, dropout: float = DROPOUT, hidden: int = HIDDEN) -> None:
+    def __init__(self, dim: int, token_dim: int, dropout: float = 0.0, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             *(nn.Linear(dim, hidden), nn.Dropout(dropout), nn.ReLU()),

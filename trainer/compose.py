@@ -10,20 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from engine.errors import QueryError
 from trainer.losses import Pairs, info_nce, pairs_of
+from trainer.settings import PROMPT, Method
 from trainer.tower_sets import Towers
-
-#: Before a sound's token where there are no other words (section 4.2).
-PROMPT = "this sound is"
-
-Method: TypeAlias = Literal["finetune", "concatenate", "composed"]
-METHODS: tuple[str, ...] = get_args(Method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +144,6 @@ def content_keys(values: Sequence[str], device: torch.device | str = "cpu") -> T
     plain = [" ".join(value.lower().split()).encode() for value in values]
     digests = [int.from_bytes(hashlib.sha256(one).digest()[:8], "big", signed=True) for one in plain]
     return torch.tensor(digests, dtype=torch.int64, device=device)
-
-
-def check_method(method: str) -> Method:
-    """The method, if it is one. Raises ``QueryError`` listing those there are."""
-    for known in get_args(Method):
-        if method == known:
-            return known  # type: ignore[no-any-return]
-    raise QueryError(f"method {method!r}", f"one of {', '.join(METHODS)}")
 
 
 def _keys(ids: Sequence[str], texts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from exporters.base import find_base, load_base
 from exporters.finetuned import BASE
-from trainer.compose import Contrast, Heard, Told, check_method, contrasts, losses_of
+from trainer.compose import Contrast, Heard, Told, contrasts, losses_of
 from trainer.curves import Curve
 from trainer.examples import Example
 from trainer.gather import gathered, sum_gradients
@@ -32,7 +32,8 @@ from trainer.loader import Batch, Loader
 from trainer.loop import Plan
 from trainer.manifest import read_data
 from trainer.metrics import hits_at
-from trainer.run import BATCH, CURVE, RunFolder, Settings, TrainingError
+from trainer.run import CURVE, RunFolder
+from trainer.settings import BATCH, Settings, TrainingError, check_method
 from trainer.tower_sets import Towers
 from trainer.translate import Translations, chance_of, chosen_languages, drawn, hub_translator, tag_of
 

@@ -8,11 +8,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from exporters.composing import DROPOUT, A2t, ComposedText, TokenTower
+from exporters.composing import A2t, ComposedText, TokenTower
 from exporters.errors import SourceError
 from exporters.htsat import Htsat
 from exporters.source import Source
 from trainer.patches import PatchDropout
+from trainer.settings import DROPOUT
 
 
 class Towers(nn.Module):

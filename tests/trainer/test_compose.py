@@ -13,7 +13,6 @@ from trainer.compose import (
     Heard,
     Told,
     caption_contrast,
-    check_method,
     composed_contrast,
     concatenated_contrast,
     content_keys,
@@ -22,6 +21,7 @@ from trainer.compose import (
     mixed,
     pseudo_contrast,
 )
+from trainer.settings import check_method
 from trainer.tower_sets import Towers
 
 TEXTS = ["rain", "a dog barks", "the bell rings ! loud", "wind on the roof"]
