@@ -141,6 +141,11 @@ class Library:
         return self._keep.folder
 
     @property
+    def encoders(self) -> Encoders:
+        """The towers that this library hears with. Raises ``BundleError``."""
+        return self._encoders
+
+    @property
     def _encoders(self) -> Encoders:
         """The towers. The library's own bundle is opened when first needed: ``status`` works without it."""
         if self._loaded is None:

@@ -37,6 +37,8 @@ BATCH = 16
 MOST_EXACT, NEAREST = 100_000, 1024
 #: How far a candidate's log-probability may move on another machine.
 GOLDEN_TOLERANCE = 0.05
+#: Among so many of the nearest a caption of the language is looked for; those of languages that nobody named fit any.
+_NEAR, _UNNAMED = 256, ("", "und")
 _PULL = "copy or export the bundle again"
 #: What is said of sounds without an event.
 NO_EVENT = {
@@ -176,7 +178,7 @@ class Captioner:
 
     def _points(self, vectors: FloatArray) -> tuple[FloatArray, list[tuple[Remembered, ...]]]:
         """What to put into words instead of sounds ``[n, dim]``, and the captions that weighed most in it."""
-        if self._memory is None:
+        if self._memory is None or not self._count:
             return vectors, [()] * len(vectors)
         k = NEAREST if self.strategy == "projection" and self._vectors is None else EVIDENCE
         near = [self._memory.nearest(vector, k) for vector in vectors]
@@ -192,14 +194,13 @@ class Captioner:
         return np.stack([self._of_nearest(each) for each in near]), evidence
 
     def _of_nearest(self, near: Sequence[Remembered]) -> FloatArray:
-        assert self._memory is not None
         cosines = np.array([one.score for one in near], np.float32)
         vectors = np.stack([one.vector for one in near])
-        return project_nearest(cosines, vectors, self._memory.count(), self.tau, self._part.renormalise).point
+        return project_nearest(cosines, vectors, self._count, self.tau, self._part.renormalise).point
 
     def _remembered(self) -> FloatArray | None:
         """All vectors remembered ``[N, dim]``; None where there are too many, or where none are needed."""
-        count = 0 if self._memory is None else self._memory.count()
+        self._count = count = 0 if self._memory is None else self._memory.count()
         if self.strategy != "audio" and not count:
             raise nothing_remembered()
         if self.strategy != "projection" or self._memory is None or count > MOST_EXACT:
@@ -239,25 +240,25 @@ class RetrievalCaptioner:
     strategy: Strategy = "nearest"
 
     def __init__(self, encoders: Encoders, memory: Remembering, language: str | None = None) -> None:
-        """Of ``language`` alone where it is named. Raises ``QueryError`` if nothing is remembered."""
+        """Of ``language``, or English where any near one is. Raises ``QueryError`` if nothing is remembered."""
         if not memory.count():
             raise nothing_remembered()
         self._encoders, self._memory, self._language = encoders, memory, language
 
     def caption(self, vectors: FloatArray) -> list[Caption]:
-        """Unit vectors of sounds ``[n, dim]`` -> n captions; an empty one where none of the nearest fits."""
-        return list(self.captions(vectors))
+        """Unit vectors of sounds ``[n, dim]`` -> n captions; an empty one where none near is of the language."""
+        return [self._nearest(vector) for vector in vectors]
 
-    def captions(self, vectors: FloatArray) -> Iterator[Caption]:
-        """The same one by one."""
-        for vector in vectors:
-            near = self._memory.nearest(vector, EVIDENCE if self._language is None else 64)
-            fitting = tuple(one for one in near if self._language in (None, one.language))[:EVIDENCE]
-            if not fitting:
-                yield Caption("", 0.0, self._language or "und")
-                continue
-            curve = calibration_for(fitting[0].text, self._encoders.calibration)
-            yield Caption(fitting[0].text, curve.relevance(fitting[0].score), fitting[0].language, fitting)
+    def _nearest(self, vector: FloatArray) -> Caption:
+        near = self._memory.nearest(vector, _NEAR)
+        fitting = [one for one in near if one.language in (self._language or "eng", *_UNNAMED)]
+        if not fitting and self._language is None:
+            fitting = near
+        if not fitting:
+            return Caption("", 0.0, self._language or "eng")
+        best = fitting[0]
+        relevance = calibration_for(best.text, self._encoders.calibration).relevance(best.score)
+        return Caption(best.text, relevance, best.language, tuple(fitting[:EVIDENCE]))
 
 
 def _part(bundle: Bundle) -> CaptionerPart:

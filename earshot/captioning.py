@@ -1,0 +1,287 @@
+"""`earshot caption`: what is heard in a file, moment by moment, as text, JSON or subtitles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from earshot import show
+from earshot.cli import EXIT_FAILED_FILES
+from earshot.options import BundleOption, DeviceChoice, DeviceOption, JsonOption, LibraryOption, open_library
+from engine.errors import AudioError, QueryError
+
+if TYPE_CHECKING:
+    from earshot.library import Library
+    from engine.captioner import Captioner, Remembering, RetrievalCaptioner
+    from engine.encoders import Encoders
+    from engine.types import Caption, FloatArray, Remembered, Strategy
+
+#: Moments that are put into words at once.
+_AT_ONCE = 16
+
+
+class StrategyChoice(StrEnum):
+    """What is done to a sound's vector before it is put into words."""
+
+    audio = "audio"
+    nearest = "nearest"
+    projection = "projection"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedMoment:
+    """A stretch of a sound, in seconds, and what is said of it."""
+
+    start_s: float
+    end_s: float
+    caption: Caption
+
+    def to_dict(self) -> dict[str, Any]:
+        """The public JSON form."""
+        said = self.caption
+        return {
+            "start_s": round(self.start_s, 3),
+            "end_s": round(self.end_s, 3),
+            "caption": said.text,
+            "score": round(said.score, 4),
+            "language": said.language,
+            "evidence": [
+                {"text": one.text, "language": one.language, "source": one.source, "score": round(one.score, 4)}
+                for one in said.evidence
+            ],
+        }
+
+
+class OfLibrary:
+    """What a library remembers, or else its bundle; implements ``Remembering``."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def nearest(self, vector: FloatArray, k: int) -> list[Remembered]:
+        """See ``Library.recalled``."""
+        return self._library.recalled(vector, k)
+
+    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
+        """See ``Library.text_memory``."""
+        return self._library.text_memory(limit)
+
+    def count(self) -> int:
+        """How many captions may be projected upon."""
+        from engine.memory.captions import GENERATED
+
+        return self._library.remembers() - self._library.remembers(source=GENERATED) or len(self.texts(1 << 30)[1])
+
+
+class OfBundle:
+    """The captions that come with a bundle, for who has no library; implements ``Remembering``."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        from earshot.models import shipped_captions
+
+        self._shipped, self._dim = shipped_captions(encoders), encoders.space.dim
+
+    def nearest(self, vector: FloatArray, k: int) -> list[Remembered]:
+        """The k nearest, best first."""
+        return self._shipped.nearest(vector, k) if self._shipped else []
+
+    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
+        """Vectors ``[n, dim]`` and their texts."""
+        return self._shipped.texts(limit) if self._shipped else (np.empty((0, self._dim), np.float32), [])
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.texts(1 << 30)[1])
+
+
+def captioner_of(
+    encoders: Encoders,
+    memory: Remembering,
+    *,
+    strategy: Strategy | None = None,
+    beams: int | None = None,
+    lang: str | None = None,
+    device: DeviceChoice = DeviceChoice.auto,
+) -> Captioner | RetrievalCaptioner:
+    """The captioner of a bundle; where it has none, the nearest remembered captions, word for word.
+
+    Raises ``BundleError``, ``QueryError``.
+    """
+    from engine.captioner import Captioner, RetrievalCaptioner
+
+    bundle = getattr(encoders, "bundle", None)
+    if bundle is not None and bundle.manifest.captioner is not None:
+        language = lang or bundle.manifest.captioner.languages[0]
+        return Captioner(
+            bundle, encoders, memory, strategy=strategy, beams=beams, language=language, device=device.value
+        )
+    if strategy not in (None, "nearest"):
+        raise QueryError(
+            f"--strategy {strategy} of a bundle without a decoder", "nearest", "train one: `earshot train captioner`"
+        )
+    return RetrievalCaptioner(encoders, memory, lang)
+
+
+def caption_file(
+    path: Path, encoders: Encoders, captioner: Captioner | RetrievalCaptioner
+) -> Iterator[CaptionedMoment]:
+    """The moments of a sound, in order; neighbours that are called the same are one. Raises ``AudioError``."""
+    from engine.audio import open_clip
+    from engine.encoders import encode_windows
+    from engine.moments import alike_from, stretches
+    from engine.windows import cut
+
+    space = encoders.space
+    clip = open_clip(path, space.sample_rate_hz)
+    heard = encode_windows(encoders.audio, cut(clip.blocks, space))
+    moments = stretches(heard, alike_from(encoders.calibration))
+    return called_the_same(
+        CaptionedMoment(stretch.start_s, stretch.end_s, caption)
+        for some in _some(moments)
+        for stretch, caption in zip(some, captioner.caption(np.stack([one.vector for one in some])), strict=True)
+    )
+
+
+def called_the_same(moments: Iterable[CaptionedMoment]) -> Iterator[CaptionedMoment]:
+    """Join neighbours with one text; the surest says how sure."""
+    last: CaptionedMoment | None = None
+    for moment in moments:
+        if last is None:
+            last = moment
+        elif last.caption.text == moment.caption.text:
+            surer = max(last.caption, moment.caption, key=lambda caption: caption.score)
+            last = CaptionedMoment(last.start_s, moment.end_s, surer)
+        else:
+            yield last
+            last = moment
+    if last is not None:
+        yield last
+
+
+def _some(moments: Iterable[Any]) -> Iterator[list[Any]]:
+    stream = iter(moments)
+    while some := list(islice(stream, _AT_ONCE)):
+        yield some
+
+
+def subtitles(moments: Iterable[CaptionedMoment]) -> Iterator[str]:
+    """The blocks of a SubRip file; of what can't be said there is none."""
+    number = 0
+    for moment in moments:
+        if moment.caption.text:
+            number += 1
+            text = " ".join(moment.caption.text.split())
+            yield f"{number}\n{_stamp(moment.start_s)} --> {_stamp(moment.end_s)}\n{text}\n"
+
+
+def _stamp(seconds: float) -> str:
+    """``hh:mm:ss,mmm``."""
+    total, milliseconds = divmod(round(seconds * 1000), 1000)
+    return f"{total // 3600:02d}:{total // 60 % 60:02d}:{total % 60:02d},{milliseconds:03d}"
+
+
+def caption(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False, readable=False)],
+    strategy: Annotated[
+        StrategyChoice | None,
+        typer.Option(
+            "--strategy",
+            help="What is put into words. \\[default: the bundle's]",
+        ),
+    ] = None,
+    beams: Annotated[
+        int | None, typer.Option("--beams", min=1, max=32, help="1 is greedy. \\[default: the bundle's]")
+    ] = None,
+    lang: Annotated[str | None, typer.Option("--lang", help="In which language: eng, fra, deu, spa, jpn …")] = None,
+    as_json: JsonOption = False,
+    as_srt: Annotated[bool, typer.Option("--srt", help="Print subtitles of one file.")] = False,
+    library: LibraryOption = None,
+    bundle: BundleOption = None,
+    device: DeviceOption = DeviceChoice.auto,
+) -> None:
+    """Say what is heard in files, moment by moment, and how sure that is.
+
+    Sentences are built on the captions that the library remembers, or those that come with the model. Nothing is
+    indexed. Exit status: 0 all done, 3 some files could not be heard, 1 could not run.
+    """
+    from earshot.places import expanded
+    from indexer.scan import Found, scan
+
+    files = [one.path for one in scan([expanded(path) for path in paths]) if isinstance(one, Found)]
+    if as_srt and len(files) != 1:
+        raise QueryError(f"--srt with {len(files)} files", "one file", "ask for one at a time")
+    if not files:
+        show.nothing_found(paths)
+    failed: list[tuple[str, str]] = []
+    answers: list[dict[str, Any]] = []
+    with _opened(library, bundle, device) as (encoders, memory):
+        captioner = captioner_of(
+            encoders, memory, strategy=strategy.value if strategy else None, beams=beams, lang=lang, device=device
+        )
+        for note in (*encoders.notes, *captioner.notes):
+            show.remark(note)
+        for path in files:
+            moments = caption_file(path, encoders, captioner)
+            try:
+                if as_json:
+                    answers.append({"path": str(path), "moments": [moment.to_dict() for moment in moments]})
+                elif as_srt:
+                    for block in subtitles(moments):
+                        show.say(block)
+                else:
+                    _print(path, moments, encoders)
+            except (AudioError, OSError) as error:
+                failed.append((str(path), str(error)))
+    if as_json:
+        show.print_json(answers)
+    show.print_failures("failed", failed, most=len(failed))
+    if failed:
+        raise typer.Exit(EXIT_FAILED_FILES)
+
+
+@contextmanager
+def _opened(library: str | None, bundle: str | None, device: DeviceChoice) -> Iterator[tuple[Encoders, Remembering]]:
+    """The library's model and memory, or, without a library, a bundle's own."""
+    from earshot.keep import keep_at
+    from earshot.models import DEFAULT_BUNDLE, load_encoders
+
+    with closing(keep_at(library)) as keep:
+        exists = keep.exists()
+    if not exists:
+        encoders = load_encoders(bundle or DEFAULT_BUNDLE, device.value)
+        yield encoders, OfBundle(encoders)
+        return
+    with open_library(library, bundle, device) as opened:
+        yield opened.encoders, OfLibrary(opened)
+
+
+def _print(path: Path, moments: Iterable[CaptionedMoment], encoders: Encoders) -> None:
+    """A line a moment; what is not sure enough to be an answer is marked."""
+    show.say(show.short_path(str(path)), style="bold")
+    for moment in moments:
+        said, where = moment.caption, f"{show.clock(moment.start_s)} - {show.clock(moment.end_s)}"
+        unsure = said.score < _cutoff(said, encoders)
+        text = f"{said.text or '(nothing to say)'}{'  (unsure)' if unsure else ''}"
+        show.say(f"{where:>19}  {said.score:4.0%}  {text}", style="dim" if unsure else "")
+
+
+def _cutoff(said: Caption, encoders: Encoders) -> float:
+    from engine.search import calibration_for
+
+    return calibration_for(said.text, encoders.calibration).cutoff
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the others."""
+    app.command(
+        epilog="Examples:\n\n  earshot caption door.wav\n\n  earshot caption ~/Sounds --json\n\n"
+        "  earshot caption film.mp4 --srt --lang fra > film.srt"
+    )(caption)
