@@ -34,7 +34,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from engine.errors import BundleError, ManifestError
 from engine.types import Pad, Space, Strategy
@@ -104,6 +104,23 @@ class CaptionerPart:
     noise: float
 
 
+ConvSearch: TypeAlias = Literal["HEURISTIC", "DEFAULT", "EXHAUSTIVE"]
+
+
+@dataclass(frozen=True, slots=True)
+class CudaOptions:
+    """How CUDA runs a graph; what is fastest is measured where a bundle is made beside a card (``exporters.tuning``).
+
+    ``conv_search``: how cuDNN chooses its convolutions; an exhaustive search costs a second for every new shape.
+    ``graphs``: the work of a shape is recorded once and replayed. ``tensorrt``: TensorRT first, which takes minutes to
+    build what it runs; never chosen by itself.
+    """
+
+    conv_search: ConvSearch = "HEURISTIC"
+    graphs: bool = False
+    tensorrt: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Score to relevance: ``relevance = 1 / (1 + exp(-(slope * cosine + intercept)))``.
@@ -126,8 +143,8 @@ class Manifest:
 
     ``calibration`` has one entry for each kind of query: ``text``, ``text-cjk`` (Chinese or Japanese script, optional)
     and ``audio`` (sound against sound).
-    ``compose`` is the graph for words with a sound, if there is one. ``files`` maps each file to its sha256. ``extra``
-    keeps what this version does not know (parity figures, credits).
+    ``compose`` is the graph for words with a sound, if there is one. ``files`` maps each file to its sha256, ``cuda``
+    a graph to how a card runs it fastest. ``extra`` keeps what this version does not know (parity figures, credits).
     """
 
     name: str
@@ -140,6 +157,7 @@ class Manifest:
     files: dict[str, str]
     compose: str | None = None
     captioner: CaptionerPart | None = None
+    cuda: dict[str, CudaOptions] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -262,6 +280,9 @@ def read_manifest(path: Path) -> Manifest:
         compose=None if (compose := reader.section("compose")) is None else compose.get("graph", str),
         extra={key: value for key, value in raw.items() if key not in _KNOWN_KEYS},
         captioner=_captioner(reader.section("captioner")),
+        cuda={}
+        if (cuda := reader.section("cuda")) is None
+        else {name: _cuda(cuda.require(name)) for name in raw["cuda"]},
     )
     if manifest.audio is None and manifest.text is None:
         raise reader.error("audio and text", "nothing", "at least one tower")
@@ -282,6 +303,7 @@ _KNOWN_KEYS = {
     "files",
     "compose",
     "captioner",
+    "cuda",
 }
 
 
@@ -305,6 +327,14 @@ def _audio_tower(reader: _Reader | None) -> AudioTower | None:
         if round(seconds * tower.sample_rate_hz) < 1:
             raise reader.error(key, str(seconds), f"at least one sample at {tower.sample_rate_hz} Hz")
     return tower
+
+
+def _cuda(reader: _Reader) -> CudaOptions:
+    search = reader.get("conv_search", str)
+    if search not in get_args(ConvSearch):
+        raise reader.error("conv_search", repr(search), f"one of {', '.join(get_args(ConvSearch))}")
+    flags = {key: reader.get(key, bool) for key in ("graphs", "tensorrt") if reader.has(key)}
+    return CudaOptions(cast("ConvSearch", search), **flags)
 
 
 def _calibration(reader: _Reader) -> Calibration:

@@ -21,7 +21,7 @@ from tokenizers import Encoding, Tokenizer
 
 from engine.bundle import Bundle, Calibration, hold
 from engine.errors import BundleError, DeviceError, QueryError, SelfTestError
-from engine.session import Session, cpu_count
+from engine.session import CUDA, Session, cpu_count
 from engine.types import Device, FloatArray, Space, Window
 from engine.windows import cut
 
@@ -221,6 +221,7 @@ class OnnxTextEncoder:
         self._tokenizer.enable_truncation(tower.max_tokens)
         padding = self._tokenizer.padding or {}
         self._tokenizer.enable_padding(**{key: padding[key] for key in _PADDING if key in padding})
+        self._padding, self._max_tokens = int(padding.get("pad_id", 0)), tower.max_tokens
         self._unknown = {self._tokenizer.token_to_id(name) for name in _UNKNOWN}
         self._lowercase, self._suffix, self._batch = tower.lowercase, tower.suffix, tower.batch
         self._max_tokens = tower.max_tokens
@@ -283,9 +284,17 @@ class OnnxTextEncoder:
         return nothing
 
     def _run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[Any]:
-        """``[n, tokens]`` each -> ``[n, dim]``, without the padding that none of these texts needs."""
+        """``[n, tokens]`` each -> ``[n, dim]``, without the padding that none of these texts needs.
+
+        On a card as many tokens as a power of two, at least 8: it keeps buffers for each shape.
+        """
         needed = mask.any(axis=0)
-        feeds = {"input_ids": ids[:, needed], "attention_mask": mask[:, needed]}
+        ids, mask = ids[:, needed], mask[:, needed]
+        if self.session.device == "cuda":
+            length = min(max(8, 1 << (ids.shape[1] - 1).bit_length()), self._max_tokens)
+            more = ((0, 0), (0, max(0, length - ids.shape[1])))
+            ids, mask = np.pad(ids, more, constant_values=self._padding), np.pad(mask, more)
+        feeds = {"input_ids": ids, "attention_mask": mask}
         return checked_output(self.session.run(feeds), (len(ids), self._dim))
 
     def _known(self, encoding: Encoding) -> list[bool]:
@@ -306,7 +315,7 @@ def _require_words(texts: Sequence[str]) -> None:
 def session_for(bundle: Bundle, graph: str, device: Device, threads: int | None) -> Session:
     """A graph of the bundle on a device that it is made for. Raises ``DeviceError``, ``BundleError``."""
     if bundle.manifest.precision != "int8" or device == "cpu":
-        return Session(bundle.path(graph), device, threads)
+        return Session(bundle.path(graph), device, threads, bundle.manifest.cuda.get(graph, CUDA))
     if device == "cuda":
         raise DeviceError("an int8 bundle", "fp16 or fp32 for cuda", "export it again, or use --device cpu")
     session = Session(bundle.path(graph), "cpu", threads)

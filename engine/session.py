@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,11 +14,16 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from engine.bundle import CudaOptions
 from engine.errors import BundleError, DeviceError
 from engine.types import Device
 
 #: Shapes of inputs for which buffers are kept on the device.
 MOST_SHAPES = 16
+#: The number by which onnxruntime records no run.
+_NOT_RECORDED = -1
+#: What is asked of CUDA where a manifest says nothing else.
+CUDA = CudaOptions()
 
 
 class Session:
@@ -27,7 +33,9 @@ class Session:
     Raises ``DeviceError`` if ``cuda`` does not bind, ``BundleError`` if the graph can't be loaded.
     """
 
-    def __init__(self, graph: Path, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, graph: Path, device: Device = "auto", threads: int | None = None, cuda: CudaOptions = CUDA
+    ) -> None:
         if device not in get_args(Device):
             raise DeviceError(f"device {device!r}", f"one of {', '.join(get_args(Device))}")
         self.device: Device = "cpu" if device == "auto" else device
@@ -38,17 +46,17 @@ class Session:
             missing = why_no_cuda()
             if not missing:
                 try:
-                    self._session = _open(graph, "cuda", threads)
+                    self._session = _open(graph, "cuda", threads, cuda)
                 except (DeviceError, BundleError) as error:  # a card without cuDNN, or with its memory taken
                     missing = str(error)
                 else:
                     self.device = "cuda"
-                    self._bound = Bound(self._session, "cuda")
+                    self._bound = Bound(self._session, "cuda", cuda.graphs)
                     return
             self.note = f"running on the CPU: {missing}"
-        self._session = _open(graph, self.device, threads)
+        self._session = _open(graph, self.device, threads, cuda)
         if self.device == "cuda":
-            self._bound = Bound(self._session, "cuda")
+            self._bound = Bound(self._session, "cuda", cuda.graphs)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The graph's first output for these inputs. Raises ``BundleError`` if the graph does not take them."""
@@ -65,39 +73,64 @@ class Session:
 
 
 class Bound:
-    """A session whose inputs stay on ``device``: buffers are made once a shape and filled again at every call.
+    """A session whose inputs and output stay on ``device``: buffers are made once a shape and filled at every call.
 
     The pipeline's windows always come in the same shape. Texts don't: of the shapes used longest ago buffers are
-    dropped, beyond ``MOST_SHAPES``.
+    dropped, beyond ``MOST_SHAPES``. With ``graphs`` the second call of a shape is recorded, and replayed from then on.
     """
 
-    def __init__(self, session: Any, device: str) -> None:
-        self._session, self._device = session, device
-        self._shapes: dict[tuple[Any, ...], tuple[Any, dict[str, Any]]] = {}
+    def __init__(self, session: Any, device: str, graphs: bool = False) -> None:
+        self._session, self._device, self._graphs = session, device, graphs
+        self._shapes: dict[tuple[Any, ...], _Buffers] = {}
+        self._made = 0
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The graph's first output for these inputs, on the CPU."""
         shape = tuple((name, value.shape, value.dtype.str) for name, value in feeds.items())
-        binding, buffers = self._shapes.pop(shape) if shape in self._shapes else self._bind(feeds)
-        self._shapes[shape] = binding, buffers  # the latest comes last
+        if shape not in self._shapes:
+            self._shapes[shape] = self._first(feeds)
+        else:
+            self._shapes[shape] = held = self._shapes.pop(shape)  # the latest comes last
+            for name, value in feeds.items():
+                held.inputs[name].update_inplace(np.ascontiguousarray(value))
+            self._session.run_with_iobinding(held.binding, held.options)
         if len(self._shapes) > MOST_SHAPES:
             del self._shapes[next(iter(self._shapes))]
-        for name, value in feeds.items():
-            buffers[name].update_inplace(np.ascontiguousarray(value))
-        self._session.run_with_iobinding(binding)
-        output: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
-        return output
+        return np.array(self._shapes[shape].output.numpy())
 
-    def _bind(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[Any, dict[str, Any]]:
-        binding = self._session.io_binding()
-        buffers = {
+    def _first(self, feeds: Mapping[str, NDArray[Any]]) -> _Buffers:
+        """Buffers for inputs of a shape, which have been run once: only then is it known how large the output is."""
+        binding, output = self._session.io_binding(), self._session.get_outputs()[0].name
+        inputs = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), self._device, 0)
             for name, value in feeds.items()
         }
-        for name, buffer in buffers.items():
+        for name, buffer in inputs.items():
             binding.bind_ortvalue_input(name, buffer)
-        binding.bind_output(self._session.get_outputs()[0].name, self._device)
-        return binding, buffers
+        binding.bind_output(output, self._device)
+        self._session.run_with_iobinding(binding, self._options(_NOT_RECORDED))
+        found = binding.get_outputs()[0]
+        binding.bind_ortvalue_output(output, found)
+        self._made += 1
+        return _Buffers(binding, inputs, found, self._options(self._made))
+
+    def _options(self, number: int) -> Any:
+        """What tells the recordings of shapes apart, by number; None where nothing is recorded."""
+        if not self._graphs:
+            return None
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(number))
+        return options
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffers:
+    """What is kept on the device for one shape of the inputs."""
+
+    binding: Any
+    inputs: Mapping[str, Any]
+    output: Any
+    options: Any
 
 
 class KeepingSession:
@@ -173,7 +206,7 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _open(graph: Path, device: Device, threads: int) -> Any:
+def _open(graph: Path, device: Device, threads: int, cuda: CudaOptions) -> Any:
     """The graph on ``cpu`` or ``cuda``, and nowhere else."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -183,24 +216,32 @@ def _open(graph: Path, device: Device, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
     if device == "cuda":
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise DeviceError("an onnxruntime without CUDA", "onnxruntime-gpu", "install earshot[cuda]")
-        if reason := why_no_cuda():
-            raise DeviceError(reason, "an NVIDIA device and its driver", "use --device auto or cpu")
-        onnxruntime.preload_dlls()
-        # HEURISTIC: an exhaustive search costs a second for every new shape. The arena grows by what is asked for, not
-        # by doubling, so that a second model fits beside the first.
-        options_cuda = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
-        providers.insert(0, ("CUDAExecutionProvider", options_cuda))
+        providers = [*_cuda_providers(graph, cuda), *providers]
     try:
         session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
     except Exception as error:  # onnxruntime raises its own unrelated classes
         raise BundleError(
             f"a graph that can't be loaded ({graph.name}: {error})", "an ONNX model", "copy or export the bundle again"
         ) from error
-    bound = session.get_providers()[0]
-    if device == "cuda" and bound != "CUDAExecutionProvider":
-        raise DeviceError(
-            f"onnxruntime bound {bound}", "CUDAExecutionProvider", "install earshot[cuda], or use --device cpu"
-        )
+    bound, wanted = session.get_providers()[0], providers[0] if device == "cpu" else providers[0][0]
+    if bound != wanted:
+        raise DeviceError(f"onnxruntime bound {bound}", wanted, "install earshot[cuda], or use --device cpu")
     return session
+
+
+def _cuda_providers(graph: Path, cuda: CudaOptions) -> list[Any]:
+    """CUDA with its options, and TensorRT before it where it is asked for. Raises ``DeviceError``."""
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise DeviceError("an onnxruntime without CUDA", "onnxruntime-gpu", "install earshot[cuda]")
+    if reason := why_no_cuda():
+        raise DeviceError(reason, "an NVIDIA device and its driver", "use --device auto or cpu")
+    onnxruntime.preload_dlls()
+    # The arena grows by what is asked for, not by doubling, so that a second model fits beside the first.
+    wanted = {"cudnn_conv_algo_search": cuda.conv_search, "arena_extend_strategy": "kSameAsRequested"}
+    if cuda.graphs:
+        wanted["enable_cuda_graph"] = "1"
+    found: list[Any] = [("CUDAExecutionProvider", wanted)]
+    if cuda.tensorrt:
+        kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(graph.parent / "tensorrt")}
+        found.insert(0, ("TensorrtExecutionProvider", kept))
+    return found

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from engine.bundle import (
     Calibration,
+    CudaOptions,
     file_sha256,
     known_bundles,
     open_bundle,
@@ -72,6 +73,13 @@ def test_a_good_manifest_is_read_whole(tmp_path: Path) -> None:
     assert manifest.extra == {"parity": {"worst": 1e-6}}
     space = manifest.space
     assert (space.window_samples, space.hop_samples, space.pad) == (32_000, 16_000, "repeat")
+
+
+def test_what_a_card_was_measured_with_is_read(tmp_path: Path) -> None:
+    measured = {"conv_search": "DEFAULT", "graphs": True, "batch_ms": {"DEFAULT": 3.0}}
+    manifest = read_manifest(write(tmp_path, {**GOOD, "cuda": {"audio.onnx": measured}}))
+    assert manifest.cuda == {"audio.onnx": CudaOptions("DEFAULT", graphs=True, tensorrt=False)}
+    assert read_manifest(write(tmp_path, GOOD)).cuda == {}
 
 
 REQUIRED = [
@@ -137,6 +145,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("calibration.text.intercept", -(10**400), "finite"),
     ("calibration.audio.cutoff", 1.01, "from 0 to 1"),
     ("calibration.audio.cutoff", -0.01, "from 0 to 1"),
+    ("cuda", [], "dict"),
+    ("cuda", {"audio.onnx": 1}, "dict"),
+    ("cuda", {"audio.onnx": {}}, "str"),
+    ("cuda", {"audio.onnx": {"conv_search": "FASTEST"}}, "one of HEURISTIC, DEFAULT, EXHAUSTIVE"),
+    ("cuda", {"audio.onnx": {"conv_search": "DEFAULT", "graphs": 1}}, "bool"),
     ("files", ["audio.onnx"], "dict"),
     ("files.extra.onnx", None, "str"),
 ]

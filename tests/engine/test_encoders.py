@@ -553,6 +553,18 @@ def test_texts_go_to_the_graph_one_by_one_and_unpadded_where_the_bundle_says_so(
     assert shapes == [(1, 2), (1, 4)]
 
 
+def test_on_a_card_texts_come_in_few_shapes(mini: Mini) -> None:
+    encoder = mini.open().text
+    encoder.session.device = "cuda"
+    shapes: list[tuple[int, ...]] = []
+    run = encoder.session.run
+    encoder.session.run = lambda feeds: shapes.append(feeds["input_ids"].shape) or run(feeds)  # type: ignore[method-assign, func-returns-value]
+    for texts in (["rain"], ["dog wind siren"], ["dog wind", "clock"], ["dog wind siren rain clock siren wind"]):
+        found = encoder.encode_text(texts)
+        np.testing.assert_allclose(found, normalise(mini.weights.text(texts)), atol=1e-6)
+    assert shapes == [(1, MAX_TOKENS), (1, MAX_TOKENS), (2, MAX_TOKENS), (1, MAX_TOKENS)]
+
+
 def test_a_suffix_ends_every_text(mini: Mini) -> None:
     mini.change("text", suffix=" siren")
     mini.set_golden(text_vectors=normalise(mini.weights.text([f"{text} siren" for text in GOLDEN_TEXTS])))

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from engine import session
+from engine.bundle import CudaOptions
 from engine.errors import BundleError, DeviceError
 from engine.session import MOST_SHAPES, Bound, Session, cpu_count, why_no_cuda
 
@@ -162,11 +163,65 @@ def test_bound_inputs_may_lie_anyhow_in_memory(graph: Path) -> None:
 def test_buffers_of_shapes_not_used_for_long_are_dropped(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = bound_to_cpu(graph)
     made: list[int] = []
-    bind = bound._bind
-    monkeypatch.setattr(bound, "_bind", lambda feeds: made.append(len(feeds["x"])) or bind(feeds))
+    first = bound._first
+    monkeypatch.setattr(bound, "_first", lambda feeds: made.append(len(feeds["x"])) or first(feeds))
     for rows in [1, *range(2, MOST_SHAPES + 1), 1, MOST_SHAPES + 1, 1, 2]:  # 2 is the one used longest ago
         bound.run({"x": np.zeros((rows, 3), np.float32)})
     assert made == [*range(1, MOST_SHAPES + 2), 2]
+
+
+class Recorded:
+    """A session that keeps which recording each run is of."""
+
+    def __init__(self, graph: Path) -> None:
+        self._session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+        self.numbers: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        self.numbers.append(options.get_run_config_entry("gpu_graph_id"))
+        self._session.run_with_iobinding(binding, options)
+
+
+def test_each_shape_is_recorded_apart_and_not_before_its_buffers_are_there(graph: Path) -> None:
+    session = Recorded(graph)
+    bound = Bound(session, "cpu", graphs=True)
+    for number, rows in enumerate((2, 5, 2, 5, 2)):
+        x = np.full((rows, 3), 10.0 * number + rows, np.float32)
+        np.testing.assert_array_equal(bound.run({"x": x}), 2 * x)
+    assert session.numbers == ["-1", "-1", "1", "2", "1"]
+
+
+def test_the_output_keeps_its_buffer(graph: Path) -> None:
+    bound = bound_to_cpu(graph)
+    places = set()
+    for number in range(3):
+        bound.run({"x": np.full((2, 3), number, np.float32)})
+        places.add(next(iter(bound._shapes.values())).output.data_ptr())
+    assert len(places) == 1
+
+
+@pytest.mark.usefixtures("cuda_that_binds")
+def test_what_was_measured_is_asked_for(graph: Path) -> None:
+    Session(graph, "cuda", cuda=CudaOptions("EXHAUSTIVE", graphs=True))
+    _, (name, options), _ = FakeOnnxSession.opened
+    assert name == "CUDAExecutionProvider"
+    assert (options["cudnn_conv_algo_search"], options["enable_cuda_graph"]) == ("EXHAUSTIVE", "1")
+
+
+@pytest.mark.usefixtures("cuda_that_binds")
+def test_tensorrt_comes_first_where_it_is_asked_for_and_must_bind(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeviceError, match="bound CUDAExecutionProvider; expected TensorrtExecutionProvider"):
+        Session(graph, "cuda", cuda=CudaOptions(tensorrt=True))
+    assert [name if isinstance(name, str) else name[0] for name in FakeOnnxSession.opened[1:]] == [
+        "TensorrtExecutionProvider",
+        "CUDAExecutionProvider",
+        "CPUExecutionProvider",
+    ]
+    monkeypatch.setattr(FakeOnnxSession, "get_providers", lambda _: ["TensorrtExecutionProvider"])
+    assert Session(graph, "cuda", cuda=CudaOptions(tensorrt=True)).device == "cuda"
 
 
 @pytest.mark.usefixtures("cuda_that_binds")
