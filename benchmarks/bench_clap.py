@@ -1,7 +1,8 @@
 """How fast is a published CLAP as a bundle, against the libraries that publish it, with the same weights?
 
-HTSAT and RoBERTa at full size with random weights, from the same folder, on the cores that there are, in turns.
-``transformers`` runs eagerly behind its feature extractor; ``sentence-transformers`` reads the same folder.
+HTSAT and RoBERTa at full size with random weights, from the same folder, on the cores that there are, in turns. Ours
+are the engine's encoders, samples and words in. ``transformers`` runs eagerly behind its feature extractor and
+tokenizer; ``sentence-transformers`` reads the same folder. Both pad texts that are asked together to the longest.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
 from benchmarks.targets import judge
-from engine.session import Session, cpu_count
-from exporters.export import write_graphs
+from engine.bundle import open_bundle
+from engine.encoders import OnnxAudioEncoder, OnnxTextEncoder
+from engine.session import cpu_count
+from exporters.export import write_unchecked
 from exporters.registry import load_source
 from tests.exporters import checkpoints
 
@@ -37,7 +40,7 @@ Ways = Mapping[str, Callable[[Any], object]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A checkpoint, and beside it its graphs in fp32 and int8."""
+    """A checkpoint, and beside it its bundles in fp32 and int8."""
     if not request.config.getoption("benchmark_enable"):
         pytest.skip("takes minutes: --benchmark-enable")
     threads = torch.get_num_threads()
@@ -47,30 +50,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     source = load_source(made / "checkpoint")
     for precision in ("fp32", "int8"):
         (made / precision).mkdir()
-        write_graphs(source, made / precision, precision)  # type: ignore[arg-type]
+        write_unchecked(source, made / precision, precision)  # type: ignore[arg-type]
     yield made
     torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("batch", [1, 8])
 def test_clap_sounds(benchmark, folder: Path, batch: int) -> None:
-    """Samples to vectors, per clip of 10 s, log-mels included; ours a clip at a time, as the engine runs it."""
+    """Samples to vectors, per clip of 10 s, log-mels included."""
     samples = np.random.default_rng(0).uniform(-0.3, 0.3, (batch, WINDOW)).astype(np.float32)
-    graphs = {precision: Session(folder / precision / "audio.onnx", "cpu") for precision in ("fp32", "int8")}
+    ours = {precision: OnnxAudioEncoder(open_bundle(folder / precision), "cpu") for precision in ("fp32", "int8")}
     model, extractor = _transformers(folder), ClapFeatureExtractor.from_pretrained(folder / "checkpoint")
     sentence = SentenceTransformer(str(folder / "checkpoint"), device="cpu")
-
-    def ours(session: Session, sounds: np.ndarray) -> None:
-        for row in sounds:
-            session.run({"samples": row[None]})
 
     @torch.inference_mode()
     def theirs(sounds: np.ndarray) -> None:
         model.get_audio_features(**extractor(list(sounds), sampling_rate=RATE_HZ, return_tensors="pt"))
 
     ways: Ways = {
-        "ours fp32": lambda sounds: ours(graphs["fp32"], sounds),
-        "ours int8": lambda sounds: ours(graphs["int8"], sounds),
+        "ours fp32": ours["fp32"].encode_audio,
+        "ours int8": ours["int8"].encode_audio,
         "transformers": theirs,
         "of that, its feature extractor": lambda sounds: extractor(list(sounds), sampling_rate=RATE_HZ),
         "sentence-transformers": lambda sounds: sentence.encode(
@@ -92,18 +91,17 @@ def test_clap_sounds(benchmark, folder: Path, batch: int) -> None:
 def test_clap_words(benchmark, folder: Path, batch: int) -> None:
     """Texts to vectors, tokens included."""
     reader = AutoTokenizer.from_pretrained(folder / "checkpoint")
-    graph, model = Session(folder / "fp32" / "text.onnx", "cpu"), _transformers(folder)
+    ours = {precision: OnnxTextEncoder(open_bundle(folder / precision), "cpu") for precision in ("fp32", "int8")}
+    model = _transformers(folder)
     sentence = SentenceTransformer(str(folder / "checkpoint"), device="cpu")
-
-    def ours(texts: list[str]) -> None:
-        graph.run({**reader(texts, padding=True, return_tensors="np")})
 
     @torch.inference_mode()
     def theirs(texts: list[str]) -> None:
         model.get_text_features(**reader(texts, padding=True, return_tensors="pt"))
 
     ways: Ways = {
-        "ours fp32": ours,
+        "ours fp32": ours["fp32"].encode_text,
+        "ours int8": ours["int8"].encode_text,
         "transformers": theirs,
         "sentence-transformers": lambda texts: sentence.encode(texts, batch_size=batch),
     }

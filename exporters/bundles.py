@@ -65,7 +65,7 @@ def make_bundle(
         raise SourceError(f"{path}, a bundle already", "another precision for it", "--precision int8 or fp16")
     loaded = again(path) if is_bundle else load_source(path, legible(called))
     folder = out or bundles / (loaded.name + ("" if kind == "fp32" else f"-{kind}"))
-    measured = None if labelled is None else _measured(loaded, labelled, kind, on_step)
+    measured = None if labelled is None else _measured(loaded, labelled, kind, path if is_bundle else None, on_step)
     return folder, export_bundle(loaded, folder, kind, allow_collapsed=allow_collapsed, gate=measured, on_step=on_step)
 
 
@@ -83,16 +83,18 @@ def again(folder: Path) -> Source:
 
 
 def _measured(
-    source: Source, labelled: LabelledSet, precision: Precision, on_step: Callable[[str], None]
+    source: Source, labelled: LabelledSet, precision: Precision, whole: Path | None, on_step: Callable[[str], None]
 ) -> Callable[[Bundle], Mapping[str, Any]]:
-    """What measures the retrieval of a bundle; for a smaller precision, against a bundle in fp32 made for it."""
+    """What measures the retrieval of a bundle; of a smaller precision, against ``whole``, or what is made for it."""
     if source.audio is None or source.text is None:
         raise GateError(f"{source.name} with one tower", "sound and words", "export it without --gate")
     if precision == "fp32":
         return lambda bundle: judge(bundle, labelled, None)
     with TemporaryDirectory() as scratch:
-        export_bundle(source, Path(scratch) / "fp32", on_step=lambda step: on_step(f"fp32, to compare with: {step}"))
-        exact = ask(open_bundle(Path(scratch) / "fp32"), labelled).scores
+        if whole is None:
+            whole = Path(scratch) / "fp32"
+            export_bundle(source, whole, on_step=lambda step: on_step(f"fp32, to compare with: {step}"))
+        exact = ask(open_bundle(whole), labelled).scores
     return lambda bundle: judge(bundle, labelled, exact)
 
 

@@ -18,7 +18,7 @@ from engine.encoders import OnnxAudioEncoder, OnnxTextEncoder, normalise
 from engine.errors import BundleError
 from engine.types import FloatArray, Space
 from engine.windows import cut
-from exporters.graph import MAX_BATCH, export_graph, run_graph
+from exporters.graph import MAX_BATCH, export_graph, remove_graph, run_graph
 from exporters.parity import ParityError, alike, clips, measure, require
 from exporters.precision import TOLERANCES, check_precision
 from exporters.source import AudioPart, TextPart
@@ -127,7 +127,7 @@ def compare_mels(part: AudioPart, windows: FloatArray, folder: Path) -> dict[str
     examples = {"samples": torch.zeros(2, part.window_samples)}
     export_graph(part.front, examples, [{0: "batch"}], "mels", path, {"batch": MAX_BATCH})
     found = run_graph(path, {"samples": torch.from_numpy(windows)})
-    path.unlink()
+    remove_graph(path)
     off = np.abs(found - np.stack([part.front_reference(window) for window in windows]))
     values = {"max": float(off.max()), "mean": float(off.mean())}
     for kind, most in MEL_TOLERANCES_DB.items():

@@ -22,12 +22,15 @@ import torch
 from engine.bundle import MANIFEST_FORMAT, Bundle, Calibration, file_sha256, open_bundle, require_free
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError
+from engine.session import why_no_cuda
 from exporters.compare import ask_for_sounds, ask_for_texts, compare_mels, compare_sounds, compare_texts
 from exporters.compose import GRAPH as COMPOSE
 from exporters.compose import compare_compose, write_compose
+from exporters.errors import with_room
 from exporters.graph import MAX_BATCH, export_graph
 from exporters.precision import Precision, convert
 from exporters.source import AudioPart, Source, TextPart
+from exporters.tuning import tune
 
 #: What a bundle needs beside its weights.
 _ROOM_BYTES = 100_000_000
@@ -93,6 +96,10 @@ def export_bundle(
             on_step("retrieval on the labelled set")
             found = gate(open_bundle(folder))
             manifest |= {**found, "calibration": {**manifest["calibration"], **found["calibration"]}}
+        if source.audio is not None and precision != "int8" and not why_no_cuda():
+            on_step("audio tower: options for this card")
+            tower = open_bundle(folder).manifest.audio
+            manifest["cuda"] = tune(folder, tower) if tower else {}
         (folder / "README.md").write_text(_card(manifest), encoding="utf-8")
         _write_manifest(folder, manifest)
         if not allow_collapsed:
@@ -121,8 +128,9 @@ def replacing(out: Path) -> Iterator[Path]:
     folder = out.with_name(f".{out.name}.new")
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        folder.mkdir(parents=True)
-        yield folder
+        with with_room(folder.parent, "nothing was written, and what was there is as it was"):
+            folder.mkdir(parents=True)
+            yield folder
         old = out.with_name(f".{out.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if out.exists():
@@ -142,12 +150,14 @@ def _require_room(folder: Path, parameters: Mapping[str, int]) -> None:
         raise BundleError(f"{free / 1e9:.1f} GB free in {folder.parent}", f"{needed / 1e9:.1f} GB", "make room")
 
 
-def write_graphs(source: Source, folder: Path, precision: Precision) -> None:
-    """``audio.onnx``, ``text.onnx`` and ``tokenizer.json`` in ``folder``, as far as the source has them; unchecked."""
+def write_unchecked(source: Source, folder: Path, precision: Precision) -> Bundle:
+    """A bundle in ``folder`` that was compared with nothing and has no golden answers: for measuring its speed."""
     if source.audio is not None:
         _write_audio(source.audio, folder, precision)
     if source.text is not None:
         _write_text(source.text, folder, precision)
+    _write_manifest(folder, _manifest(source, precision, {}))
+    return open_bundle(folder)
 
 
 def _write_audio(part: AudioPart, folder: Path, precision: Precision) -> None:

@@ -1,4 +1,4 @@
-"""A torch module -> one ONNX file: dynamic batch, no external data, checked by ONNX and opened once."""
+"""A torch module -> an ONNX graph of dynamic batch: one file, or two where it is too large for one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from exporters.store import halve
 
 OPSET = 20  # the first with Gelu
 MAX_BATCH = 4096
+#: Protocol buffers end at 2 GiB; what is not a tensor is small.
+LARGEST_BYTES = 2**31 - 2**26
 _OUTPUT = "the.output"
 
 #: Per input the names of its dynamic axes, e.g. ``{0: "batch", 1: "tokens"}``; a name stands for one size throughout.
@@ -53,8 +55,33 @@ def export_graph(
             verbose=False,
         )
     assert program is not None
-    model = halve(_named(_without_traces(program.model_proto), output))
-    onnx.save_model(model, str(path))
+    save_graph(halve(_named(_without_traces(program.model_proto), output)), path)
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph in place of what is at ``path``; a large one's tensors go to a file beside it, ``NAME.data``."""
+    remove_graph(path)
+    if is_large(model):
+        large = {"save_as_external_data": True, "location": beside(path).name, "size_threshold": 1024}
+        onnx.save_model(model, str(path), **large)
+    else:
+        onnx.save_model(model, str(path))
+
+
+def remove_graph(path: Path) -> None:
+    """Remove a graph with the file of its tensors, as far as they are there."""
+    for file in (path, beside(path)):
+        file.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """Where a large graph's tensors lie."""
+    return path.with_name(f"{path.name}.data")
+
+
+def is_large(model: onnx.ModelProto) -> bool:
+    """Whether a graph is too large for one file."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_BYTES
 
 
 def _named(model: onnx.ModelProto, output: str) -> onnx.ModelProto:

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 )
 
 from engine.bundle import file_sha256
-from exporters.errors import SourceError
+from exporters.errors import SourceError, with_room
 
 #: Published checkpoints that are single files among others, by name.
 MSCLAP_2023 = "CLAP_weights_2023.pth"
@@ -58,7 +58,7 @@ def fetch(name: str) -> Path:
     Raises ``SourceError``: no such model, no connection, not downloaded while offline, or a file that isn't what the
     Hub says it is.
     """
-    with _connection(name):
+    with _connection(name), with_room(constants.HF_HUB_CACHE, "what has come is kept"):
         if constants.HF_HUB_OFFLINE:
             files = [entry.path for entry in get_cached_repo_tree(name)]
         else:

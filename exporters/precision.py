@@ -16,6 +16,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from engine.errors import BundleError
+from exporters.graph import is_large, remove_graph, save_graph
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 #: How far each may be from the reference (``parity.measure``). int8 is judged by what it finds: here only a vector
@@ -49,18 +50,24 @@ def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> Non
             halved = convert_float_to_float16(
                 model, keep_io_types=True, op_block_list=list(_WIDE), node_block_list=sorted(kept)
             )
-        onnx.save_model(_without_detours(halved), str(graph))
+        save_graph(_without_detours(halved), graph)
         return
     chosen = [node.name for node in _weighted(model) if node.name not in kept]
     _in_single(model)
     if not chosen:  # of none, the quantiser would take all
-        onnx.save_model(model, str(graph))
+        save_graph(model, graph)
         return
+    # The quantiser takes large models only from a file; it writes what it leaves of them into two, if need be.
+    wide = graph.with_name(f"{graph.name}.wide") if is_large(model) else None
+    if wide is not None:
+        save_graph(model, wide)
+    remove_graph(graph)
     logging.getLogger().addFilter(_quiet)
     try:
         quantize_dynamic(
-            model,
+            model if wide is None else str(wide),
             str(graph),
+            use_external_data_format=wide is not None,
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=chosen,
             per_channel=True,
@@ -68,6 +75,8 @@ def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> Non
         )
     finally:
         logging.getLogger().removeFilter(_quiet)
+        if wide is not None:
+            remove_graph(wide)
 
 
 def _widened(model: onnx.ModelProto) -> onnx.ModelProto:

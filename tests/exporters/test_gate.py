@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from earshot import foley_indoors as indoors
 from earshot import foley_outdoors as outdoors
 from earshot.commands import app
 from engine.audio import open_clip
-from engine.bundle import open_bundle
+from engine.bundle import STARTER_DIR, open_bundle
 from engine.encoders import OnnxEncoders
 from engine.windows import cut
+from exporters import bundles
 from exporters.bundles import make_bundle
 from exporters.calibration import fit_curve
 from exporters.errors import SourceError
@@ -117,6 +120,19 @@ def test_a_bundle_of_ours_stays_in_its_space(judged: tuple[Path, dict[str, Any]]
     assert judged[1]["credits"] == shipped.extra["credits"]
     with pytest.raises(SourceError, match="a bundle already"):
         make_bundle("starter", judged[0], judged[0].parent, "fp32")
+
+
+def test_a_checkpoint_is_compared_with_itself_in_fp32(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(bundles, "export_bundle", lambda _, out, **__: made.append(shutil.copytree(STARTER_DIR, out)))
+    source = tiny_towers.own()
+    measured = bundles._measured(source, read_set(labelled), "int8", None, lambda _: None)
+    assert len(made) == 1
+    assert not made[0].exists(), "what was made to compare with is left"
+    facts = measured(open_bundle("starter"))["retrieval_loss"]
+    assert facts["loss of mAP@10"] == 0
+    with pytest.raises(GateError, match="one tower"):
+        bundles._measured(dataclasses.replace(source, audio=None), read_set(labelled), "int8", None, lambda _: None)
 
 
 def test_a_bundle_that_loses_too_much_is_not_written(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import BundleError
+from exporters import hub as hub_module
 from exporters.hub import is_hub_name, wanted
 from tests.exporters.fake_hub import Hub, serving
 
@@ -101,6 +104,20 @@ def test_no_network(hub: Hub, tmp_path: Path) -> None:
     result = fetch(hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert "no answer of http://127.0.0.1:9" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_no_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/cache")
+    monkeypatch.setattr("exporters.hub.HfApi.list_repo_files", lambda *_: ["config.json"])
+    monkeypatch.setattr("exporters.hub.snapshot_download", full)
+    with pytest.raises(
+        BundleError, match=r"found no space left in /cache; expected .*make room: what has come is kept"
+    ):
+        hub_module.fetch(REPO)
 
 
 def test_offline_and_not_there(hub: Hub, tmp_path: Path) -> None:
