@@ -91,11 +91,11 @@ def _hashes(examples: list[Example], problems: list[Problem], on_progress: OnPro
     for example, sha in _in_threads("hashing", hashed, examples, on_progress):
         if isinstance(sha, str):
             found[example] = sha
-        elif example.audio.exists():
-            problems.append(_unheard(example, sha))
-        else:
+        elif isinstance(sha.__cause__, FileNotFoundError):
             message = f"found no {example.audio}; correct the path, or remove the row"
             problems.append(Problem(example.place, "missing file", message))
+        else:
+            problems.append(_unheard(example, sha))
     return found
 
 

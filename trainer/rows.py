@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from trainer.sounds import Span
 
 #: What a row of a manifest may say; LAION's shards say ``text`` and ``tag``.
 COLUMNS = ("audio", "captions", "lang", "tags", "split", "id")
+_PLAIN = ("lang", "split", "id")
 _OTHER_NAMES = {"caption": "captions", "text": "captions", "tag": "tags"}
 
 
@@ -83,8 +85,8 @@ class Rows:
         """A row of a manifest of ours, whose paths are relative to ``folder``."""
         row = self.renamed(raw)
         audio = row.get("audio")
-        if not isinstance(audio, str) or not audio.strip() or "\0" in audio:
-            found = "no audio" if not audio else f"audio {audio!r}"
+        if not isinstance(audio, str) or not audio.strip() or not _is_path(audio):
+            found = "no audio" if not audio else f"audio {audio!a}"
             self.problem(place, "bad row", f"found {found}; expected the path of a sound; add it")
             return
         said = self.said(place, row)
@@ -99,12 +101,18 @@ class Rows:
 
     def said(self, place: Place, row: Mapping[str, Any]) -> Example | None:
         """What a row says beside its sound, as an example without one; None, and noted, where a cell makes no sense."""
-        wrong = [name for name in ("lang", "split", "id") if not isinstance(row.get(name) or "", str | int)]
+        wrong = [name for name in _PLAIN if not isinstance(row.get(name) or "", str | int)]
         tags, captions = _list(row.get("tags"), ";"), _list(row.get("captions"))
         wrong += ["tags"] if tags is None or not all(isinstance(tag, str) for tag in tags) else []
         wrong += ["captions"] if captions is None else []
         if wrong:
-            self.problem(place, "bad row", f"found {wrong[0]} {row[wrong[0]]!r}; expected a text, or a list of texts")
+            self.problem(place, "bad row", f"found {wrong[0]} {row[wrong[0]]!a}; expected a text, or a list of texts")
+            return None
+        odd = [
+            text for text in (*map(str, tags or []), *(str(row.get(name)) for name in _PLAIN)) if not is_unicode(text)
+        ]
+        if odd:
+            self.problem(place, "not UTF-8", f"found {odd[0]!a}; save the table as UTF-8")
             return None
         if row.get("captions") in ("", []):
             self.problem(place, "empty caption", "found no text; write one, or leave the column out")
@@ -122,7 +130,7 @@ class Rows:
         if isinstance(raw, Mapping):
             lang, raw = raw.get("lang") or lang, raw.get("text")
         if not isinstance(raw, str) or not isinstance(lang, str):
-            self.problem(place, "bad row", f"found the caption {raw!r}; expected a text")
+            self.problem(place, "bad row", f"found the caption {raw!a}; expected a text")
             return None
         text = " ".join(raw.split())
         code = language_code(lang)
@@ -148,6 +156,14 @@ class Rows:
             for (audio, member, split), clip in self._clips.items()
         ]
         return Dataset(source, layout, examples, self.problems, tuple(self.ignored))
+
+
+def _is_path(text: str) -> bool:
+    """Whether the system could have a file of this name."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def is_unicode(text: str) -> bool:

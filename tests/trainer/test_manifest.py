@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.trainer.clips import RATE_HZ, write_clip, write_lines
+from trainer.check import check
 from trainer.examples import Caption, DataError, language_code
 from trainer.manifest import read_data
 
@@ -69,6 +73,9 @@ def test_what_is_wrong_is_told_with_its_line_and_left_out(tmp_path):
             {"audio": "f.wav", "captions": [None]},
             {"audio": "g.wav", "tags": [1]},
             '{"audio": "h.wav", "captions": "\\ud800"}',
+            '{"audio": "i\\ud800.wav"}',
+            '{"audio": "j\\u0000.wav"}',
+            '{"audio": "k.wav", "tags": ["\\udc80"]}',
         ],
     )
     assert kinds(path) == [
@@ -82,6 +89,9 @@ def test_what_is_wrong_is_told_with_its_line_and_left_out(tmp_path):
         (10, "bad row"),
         (11, "bad row"),
         (12, "not UTF-8"),
+        (13, "bad row"),
+        (14, "bad row"),
+        (15, "not UTF-8"),
     ]
     said = {example.audio.name: [caption.text for caption in example.captions] for example in read_data(path).examples}
     assert said == {"a.wav": ["fine"], "b.wav": [], "c.wav": [], "e.wav": ["x"], "f.wav": [], "h.wav": []}
@@ -204,3 +214,31 @@ def test_of_a_shard_that_breaks_off_the_start_is_kept(tmp_path):
     assert 1 <= len(data.examples) < 4
     assert {problem.kind for problem in data.problems} == {"bad shard"}
     assert data.examples[0].content_sha256() == read_data(whole).examples[0].content_sha256()
+
+
+SEEDS = {
+    ".jsonl": b'{"audio": "a.wav", "captions": ["x", {"text": "y", "lang": "deu"}], "tags": ["t"], "id": 3}\n',
+    ".csv": b'audio,captions,lang,tags,split,id\na.wav,"[""x"", ""y""]",eng,t;u,val,3\nb.wav,z,,,,\n',
+    ".json": b'{"num_captions_per_audio": 1, "data": [{"id": "1", "caption": "x", "duration": 1.5, "tags": ["t"]}]}',
+}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from([*SEEDS, ".tar"]),
+    cuts=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 9), st.binary(max_size=6)), min_size=1, max_size=4),
+)
+def test_whatever_a_manifest_holds_it_is_read_or_refused(tmp_path, kind, cuts):
+    content = (
+        SEEDS.get(kind) or pack(tmp_path / "seed.tar", {"a.wav": b"x" * 99, "a.json": SEEDS[".jsonl"]}).read_bytes()
+    )
+    for at, count, new in cuts:
+        at %= len(content) + 1
+        content = content[:at] + new + content[at + count :]
+    path = tmp_path / f"mutant{kind}"
+    path.write_bytes(content)
+    (tmp_path / "1.wav").touch()
+    with suppress(DataError):
+        report = check(path)
+        assert json.loads(json.dumps(report.to_dict()))["clips"] == report.clips > 0
+        assert all(problem.message for problem in report.problems)
