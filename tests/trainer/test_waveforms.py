@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +160,35 @@ def test_a_full_disk_is_said_and_what_was_decoded_stays(tmp_path, monkeypatch):
             cache.read(one, 0, one.samples), read_samples(clip.audio, RATE_HZ), rtol=0, atol=8e-6
         )
     assert names(tmp_path / "cache") == {"", ".pcm", ".sqlite"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_disk_that_is_really_full(tmp_path, small_disk, monkeypatch):
+    monkeypatch.setattr(waveforms, "SHARD_BYTES", 400_000)
+    clips = examples_of(tmp_path, [150_000 + number for number in range(20)])  # 6 MB
+    cache = Waveforms(small_disk, RATE_HZ)
+    with pytest.raises(DataError, match="no space left"):
+        cache.fill(clips)
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    opened: list[str] = []
+    open_ = Example.open
+    monkeypatch.setattr(Example, "open", lambda self, rate: opened.append(self.id) or open_(self, rate))
+    found = cache.fill(clips)
+    assert 0 < len(opened) < 20
+    for clip, one in zip(clips, found, strict=True):
+        heard = read_samples(clip.audio, RATE_HZ)
+        np.testing.assert_allclose(cache.read(one, 0, one.samples), heard, rtol=0, atol=8e-6)
 
 
 def test_a_folder_that_cannot_be_written_or_read_is_said(tmp_path):
