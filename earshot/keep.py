@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from earshot.places import CAPTIONS, LEDGER, MEMORY, default_folder, expanded, make_folder
 from earshot.sharing import SharedReader, Sharing
@@ -21,6 +22,10 @@ from indexer.ledger import Totals
 
 #: Another scheme than that of a URL that ``is_url`` knows, or a host with a port.
 _ADDRESS = re.compile(r"\s*(\w+://.*|([\w.-]+|\[[\da-fA-F:.]+\]):\d+(/.*)?)", re.DOTALL)
+
+
+#: Fills the captions of a new space, its second argument, from those of the old one.
+Tell: TypeAlias = Callable[[CaptionMemory, CaptionMemory], None]
 
 
 class Keep(Protocol):
@@ -74,7 +79,8 @@ class Keep(Protocol):
         """
 
     def recalling(self, space: Space | None = None) -> AbstractContextManager[CaptionMemory | None]:
-        """The captions it remembers, to be read only, for the time inside; None where none were ever remembered.
+        """The captions it remembers, to be read only, for the time inside; None where none were ever remembered, or
+        none in this space yet.
 
         Without a ``space`` those of whichever there is. Raises as ``reading`` does.
         """
@@ -83,6 +89,9 @@ class Keep(Protocol):
         self, space: Space, wait_s: float, on_wait: Callable[[str], None]
     ) -> AbstractContextManager[CaptionMemory]:
         """The captions it remembers, to be written, for the time inside; else as ``writing``."""
+
+    def retell(self, space: Space, tell: Tell, wait_s: float, on_wait: Callable[[str], None]) -> None:
+        """Where the captions are those of another space: fill those of this one with ``tell``, and let these answer."""
 
     def close(self) -> None:
         """Let go of all that is open. Twice is fine."""
@@ -175,7 +184,7 @@ class FolderKeep:
     def recalling(self, space: Space | None = None) -> Iterator[CaptionMemory | None]:
         """See ``Keep.recalling``."""
         known = EdgeMemory(self._captions_folder).known_space()
-        if known is None:
+        if known is None or (space is not None and known != (space.space_id, space.dim)):
             yield None
         else:
             space = space or bare_space(*known)
@@ -187,6 +196,24 @@ class FolderKeep:
         make_folder(self._captions_folder)
         with self._captions.writing(space, leave, wait_s, on_wait) as memory:
             yield CaptionMemory(memory, space.space_id)
+
+    def retell(self, space: Space, tell: Tell, wait_s: float, on_wait: Callable[[str], None]) -> None:
+        """See ``Keep.retell``. ``current`` of the folder is the moment; a kill before it leaves the old captions."""
+        folder = self._captions_folder
+        known = EdgeMemory(folder).known_space()
+        if known in (None, (space.space_id, space.dim)):
+            return
+        beside = folder / "new"
+        if EdgeMemory(beside).known_space() not in (None, (space.space_id, space.dim)):
+            shutil.rmtree(beside)  # of a switch that was undone before its captions were said
+        with self._captions.writing(bare_space(*known), leave, wait_s, on_wait) as old:
+            with EdgeMemory(beside, CAPTION_FIELDS) as new:
+                new.ensure_space(space.space_id, space.dim)
+                tell(CaptionMemory(old, known[0]), CaptionMemory(new, space.space_id))
+                new.optimise()
+            old.close()
+            EdgeMemory(folder).take(beside)
+        self._captions.close()
 
     def close(self) -> None:
         """See ``Keep.close``."""

@@ -298,7 +298,20 @@ class Library:
         report = work.run(towers, key, [expanded(path) for path in paths], options, on_progress)
         if report.switched:
             self._loaded, self._bundle = towers, bundle
+            self._retell(wait_s, on_wait)
         return report
+
+    def _retell(self, wait_s: float, on_wait: Callable[[str], None]) -> None:
+        """Say the captions that are remembered in the space that answers now, where they are those of another."""
+        from earshot.remembering import RememberReport, remember
+
+        towers = self._encoders
+        self._keep.retell(
+            towers.space,
+            lambda old, new: remember(old.all(), new, towers.text, RememberReport()),
+            wait_s,
+            on_wait,
+        )
 
     def rollback(self, *, wait_s: float = WAIT_S, on_wait: Callable[[str], None] = lambda _: None) -> str:
         """Answer in the space of before the last ``reindex`` again; returns its name. Again, it goes forth.
@@ -311,6 +324,8 @@ class Library:
         self._require_open()
         space_id = Reindexing(self._keep, self._ledger, self._tidy, Waiting(wait_s, on_wait)).roll_back()
         self._loaded, self._bundle, self._is_pinned = None, None, False
+        if self.remembers():
+            self._retell(wait_s, on_wait)
         return space_id
 
     def forget_previous(self) -> list[str]:
@@ -380,6 +395,11 @@ class Library:
         # A composed text lies where texts do; a sum's cosines are as high as a sound's.
         return composer.compose(words, heard), calibration_for(words if composer.learnt else None, curves)
 
+    def calibrated(self, words: str | None, audio: str | Path | None = None) -> bool:
+        """Whether the relevance of what such a question finds was fitted to sounds whose names are known."""
+        alone = words is None or (audio is not None and not self.composes)
+        return calibration_for(None if alone else words, self._encoders.calibration).fitted
+
     @property
     def composes(self) -> bool:
         """Whether words and a sound are made one question by what the bundle has learnt; or else they are added."""
@@ -415,6 +435,7 @@ class Library:
         self._require_open()
         report = RememberReport() if report is None else report
         captions = taken(texts, checked_language(lang), checked_source(source), report)
+        self._retell(wait_s, on_wait)
         with self._keep.remembering(self._encoders.space, wait_s, on_wait) as memory:
             remember(captions, memory, self._encoders.text, report, on_progress)
             memory.memory.optimise()

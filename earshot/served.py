@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import platformdirs
 
+from earshot.keep import Tell
 from earshot.lock import LibraryLock, holder_of
 from earshot.places import LEDGER, make_folder, no_library
 from earshot.served_spaces import ServedSpaces
@@ -116,7 +117,7 @@ class ServedKeep:
         """See ``Keep.recalling``."""
         server = self._asked_for_captions()
         known = server.known_space()
-        if known is None:
+        if known is None or (space is not None and known != (space.space_id, space.dim)):
             yield None
         else:
             space_id, dim = (space.space_id, space.dim) if space else known
@@ -132,6 +133,20 @@ class ServedKeep:
             yield CaptionMemory(server, space.space_id)
         finally:
             server.end_bulk()
+
+    def retell(self, space: Space, tell: Tell, wait_s: float, on_wait: Callable[[str], None]) -> None:
+        """See ``Keep.retell``."""
+        old = self._asked_for_captions()
+        known = old.known_space()
+        if known in (None, (space.space_id, space.dim)):
+            return
+        assert known is not None
+        old.ensure_space(*known)
+        with self.spaces.captions(space) as new:
+            tell(CaptionMemory(old, known[0]), CaptionMemory(new, space.space_id))
+        with self._door:
+            old.close()
+            self._captions = None
 
     def close(self) -> None:
         """See ``Keep.close``."""

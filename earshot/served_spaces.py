@@ -14,7 +14,7 @@ from pathlib import Path
 from earshot.places import LEDGER
 from earshot.spaces import BUNDLE, PREVIOUS, SPACE, Filling, FolderSpaces, locked
 from engine.errors import LibraryError
-from engine.memory.base import HOLDERS
+from engine.memory.base import CAPTION_FIELDS, HOLDERS, Memory
 from engine.memory.server import ServerMemory
 from engine.memory.server_aliases import collections, point, remove
 from engine.memory.server_collection import Collection
@@ -27,6 +27,7 @@ from indexer.payload import of_contents
 from indexer.repair import rebuild
 
 ANSWERING, FILLING, BEFORE = "sounds", "sounds-filling", "sounds-previous"
+CAPTIONS, CAPTIONS_FILLING = "captions", "captions-filling"
 _AT_ONCE = 256
 
 
@@ -121,6 +122,21 @@ class ServedSpaces:
             stale = known.get(BEFORE)
             if stale is not None and stale.name not in wanted.values():
                 remove(link, stale.name)
+
+    @contextmanager
+    def captions(self, space: Space) -> Iterator[Memory]:
+        """Captions of another space than those that answer, to be filled inside; then they answer, alone."""
+        with self._link() as link:
+            known = collections(link, CAPTIONS, CAPTIONS_FILLING)
+            stale = known.get(CAPTIONS_FILLING)
+            if stale is not None and stale.space_id != space.space_id:
+                remove(link, stale.name)
+            with ServerMemory(self._address.url, self._options, CAPTIONS_FILLING, fields=CAPTION_FIELDS) as new:
+                new.ensure_space(space.space_id, space.dim)
+                yield new
+            filled = collections(link, CAPTIONS_FILLING)[CAPTIONS_FILLING]
+            point(link, {CAPTIONS: filled.name, CAPTIONS_FILLING: None})
+            remove(link, known[CAPTIONS].name)
 
     def drop(self, space_id: str) -> None:
         """See ``Spaces.drop``."""

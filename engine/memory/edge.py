@@ -308,6 +308,19 @@ class EdgeMemory:
             self._space = (space_id, dim)
             self._write_current(shard)
 
+    def take(self, other: Path) -> None:
+        """Hold the memory of another folder instead of ours; both are closed, and nobody else has either open."""
+        with refusals(self.folder, f"taking {other}"):
+            current = EdgeMemory(other)._current()
+            assert current is not None, "a memory that was filled"
+            space_id, dim, shard = current
+            if (self.folder / shard).exists():  # of an earlier try
+                shutil.rmtree(self.folder / shard)
+            (other / shard).rename(self.folder / shard)
+            sync_folder(self.folder)
+            self.name(space_id, dim, shard)
+            shutil.rmtree(other, ignore_errors=True)
+
     def _current(self) -> tuple[str, int, str] | None:
         """The space, the numbers of its vectors, and the folder of its shard, which earshot 0.1.0 did not name."""
         path = self.folder / "current"

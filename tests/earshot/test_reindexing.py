@@ -17,6 +17,7 @@ from earshot.reindexing import Reindexing
 from earshot.spaces import FolderSpaces, Room
 from engine.errors import LibraryBusyError, LibraryError, MemoryStoreError, SpaceMismatchError
 from engine.fakes import FakeEncoders
+from engine.memory.captions import GENERATED, Said
 from engine.memory.edge import EdgeMemory
 from tests.sounds import tone, write_sound
 
@@ -215,6 +216,32 @@ def test_files_that_are_gone_stay_with_the_space_before(library: Library, sounds
     is_whole(library, B, len(HZ) - 1)
     library.rollback()
     assert names(library, "band125") == ["125.wav"]
+
+
+def test_captions_are_said_again_in_the_new_space(library: Library):
+    library.remember(["band500 hums", "band125 rumbles"], source="me")
+    library.remember([Said("band2000 beeps", source=GENERATED)])
+    library.reindex("b")
+    [nearest, other] = library.recalled(library.encode_text(["band125"])[0], 3)
+    assert (nearest.text, nearest.source, len(nearest.vector)) == ("band125 rumbles", "me", 192)
+    assert other.text == "band500 hums"
+    assert library.remembers() == 3
+    library.rollback()
+    assert [found.text for found in library.recalled(library.encode_text(["band500"])[0], 1)] == ["band500 hums"]
+
+
+def test_captions_that_a_kill_left_in_the_old_space_are_said_again(library: Library, monkeypatch: pytest.MonkeyPatch):
+    library.remember(["band500 hums", "band125 rumbles"])
+    with monkeypatch.context() as patched:
+        patched.setattr(EdgeMemory, "take", lambda *_: (_ for _ in ()).throw(SystemExit(9)))
+        with pytest.raises(SystemExit):
+            library.reindex("b")
+    library.close()
+    with Library(library.folder) as opened:
+        assert opened.recalled(opened.encode_text(["band500"])[0], 1) == []  # none in this space yet
+        opened.remember(["band250 sings"])
+        assert opened.remembers() == 3
+        assert opened.recalled(opened.encode_text(["band500"])[0], 1)[0].text == "band500 hums"
 
 
 def test_a_disk_that_is_away_does_not_empty_the_library(library: Library, sounds: Path):

@@ -56,19 +56,22 @@ def test_it_switches_aliases_and_goes_back(qdrant: Stub, tmp_path: Path) -> None
     folder = sounds(tmp_path / "sounds", 125, 500, 2000)
     with Library(qdrant.url, encoders=A) as library:
         library.index([folder])
+        library.remember(["band500 hums"])
         report = library.reindex(encoders=B)
         assert (report.switched, report.index.indexed) == (True, 3)
+        assert [found.text for found in library.recalled(B.encode_text(["band500"])[0], 1)] == ["band500 hums"]
+        assert library.forget() == 1
         assert (library.status().space_id, library.status().previous) == (NAMES[1], NAMES[0])
         assert found(library, "band500") == ["500.wav"]
         assert library.check()["memory"] == "15 windows, as many as the ledger has"
-        assert set(aliases(qdrant)) == {"sounds", "sounds-previous"}
+        assert set(aliases(qdrant)) == {"sounds", "sounds-previous", "captions"}
         assert library.rollback() == NAMES[0]
     with Library(qdrant.url, encoders=A) as library:
         assert found(library, "band500") == ["500.wav"]
         assert library.check()["memory"] == "9 windows, as many as the ledger has"
         assert library.forget_previous() == [NAMES[1]]
-        assert set(aliases(qdrant)) == {"sounds"}
-        assert len(qdrant.store.local.get_collections().collections) == 1
+        assert set(aliases(qdrant)) == {"sounds", "captions"}
+        assert len(qdrant.store.local.get_collections().collections) == 2
         with pytest.raises(LibraryError, match="no space before"):
             library.rollback()
 
