@@ -173,13 +173,13 @@ def _some(moments: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def subtitles(moments: Iterable[CaptionedMoment]) -> Iterator[str]:
-    """The blocks of a SubRip file; of what can't be said there is none."""
+    """The lines of a SubRip file; where nothing can be said there is no subtitle."""
     number = 0
     for moment in moments:
         if moment.caption.text:
             number += 1
             text = " ".join(moment.caption.text.split())
-            yield f"{number}\n{_stamp(moment.start_s)} --> {_stamp(moment.end_s)}\n{text}\n"
+            yield from (str(number), f"{_stamp(moment.start_s)} --> {_stamp(moment.end_s)}", text, "")
 
 
 def _stamp(seconds: float) -> str:
@@ -229,13 +229,13 @@ def caption(
         for note in (*encoders.notes, *captioner.notes):
             show.remark(note)
         for path in files:
-            moments = caption_file(path, encoders, captioner)
             try:
+                moments = caption_file(path, encoders, captioner)
                 if as_json:
                     answers.append({"path": str(path), "moments": [moment.to_dict() for moment in moments]})
                 elif as_srt:
-                    for block in subtitles(moments):
-                        show.say(block)
+                    for line in subtitles(moments):
+                        show.say(line)
                 else:
                     _print(path, moments, encoders)
             except (AudioError, OSError) as error:

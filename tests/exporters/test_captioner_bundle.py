@@ -1,0 +1,258 @@
+"""A bundle that captions: what is exported is what runs, and what can't be right is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from earshot.commands import app
+from engine.bundle import STARTER_DIR, open_bundle
+from engine.captioner import NO_EVENT, Captioner, RetrievalCaptioner
+from engine.encoders import OnnxEncoders
+from engine.errors import BundleError, ManifestError, QueryError, SelfTestError, SpaceMismatchError
+from engine.types import Caption, FloatArray, Remembered
+from exporters.captioner import CaptionSettings, export_captioner
+from exporters.decoder import CaptionDecoder, DecoderConfig
+from trainer.captioner import learn_pieces
+
+TEXTS = ["a dog barks", "rain on a roof", "un chien aboie", "la pluie tombe", "a bell rings twice"]
+LANGUAGES = ("eng", "fra")
+SETTINGS = CaptionSettings(LANGUAGES, beams=3, no_repeat=2)
+
+
+class Memory:
+    """Texts with their vectors; implements ``Remembering``."""
+
+    def __init__(self, vectors: FloatArray, texts: list[str]) -> None:
+        self.vectors, self._texts = vectors, texts
+
+    def nearest(self, vector: FloatArray, k: int) -> list[Remembered]:
+        scores = self.vectors @ vector
+        best = np.argsort(-scores, kind="stable")[:k]
+        return [
+            Remembered(self._texts[n], "fra" if n in (2, 3) else "eng", "own", self.vectors[n], float(scores[n]))
+            for n in best
+        ]
+
+    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
+        return self.vectors[:limit], self._texts[:limit]
+
+    def count(self) -> int:
+        return len(self._texts)
+
+
+def _decoder(tokenizer: Path, seed: int = 0) -> CaptionDecoder:
+    from tokenizers import Tokenizer
+
+    torch.manual_seed(seed)
+    pieces = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
+    config = DecoderConfig(dim=256, pieces=pieces, width=32, layers=2, heads=2, prefix=2, hidden=32, max_tokens=10)
+    decoder = CaptionDecoder(config)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return decoder.eval()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A starter with a small decoder that says nonsense."""
+    folder = tmp_path_factory.mktemp("bundle") / "speaking"
+    shutil.copytree(STARTER_DIR, folder)
+    tokenizer = folder.parent / "tokenizer.json"
+    learn_pieces(TEXTS * 5, LANGUAGES, 60).save(str(tokenizer))
+    export_captioner(_decoder(tokenizer), tokenizer, open_bundle(folder).manifest.space_id, SETTINGS, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(made, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def encoders(made: Path) -> OnnxEncoders:
+    return OnnxEncoders(open_bundle(made), "cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def memory(encoders: OnnxEncoders) -> Memory:
+    return Memory(encoders.text.encode_text(TEXTS), TEXTS)
+
+
+def _captioner(folder: Path, encoders: OnnxEncoders, memory: Memory | None, **settings: Any) -> Captioner:
+    return Captioner(open_bundle(folder), encoders, memory, device="cpu", threads=1, **settings)
+
+
+def _edit(folder: Path, **changes: Any) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["captioner"] |= changes
+    path.write_text(json.dumps(manifest))
+
+
+def _sounds(encoders: OnnxEncoders, n: int) -> FloatArray:
+    t = np.arange(encoders.space.window_samples) / encoders.space.sample_rate_hz
+    windows = np.stack([0.3 * np.sin(2 * np.pi * 100 * (number + 1) * t * t) for number in range(n)])
+    return encoders.audio.encode_audio(windows.astype(np.float32))
+
+
+def test_the_bundle_is_whole_and_small(made: Path) -> None:
+    bundle = open_bundle(made)
+    bundle.verify()
+    part = bundle.manifest.captioner
+    assert part is not None
+    assert (part.languages, part.beams, part.strategy, part.tau) == (LANGUAGES, 3, "projection", 0.01)
+    section = json.loads((made / "manifest.json").read_text())["captioner"]
+    assert section["parity"]["graph_nats"] < 1e-3
+    assert (made / part.decoder).stat().st_size < 2 * section["parameters"] + 60_000  # int8 steps, and the nodes
+
+
+def test_every_sound_gets_a_caption_with_its_evidence(made: Path, encoders: OnnxEncoders, memory: Memory) -> None:
+    captions = _captioner(made, encoders, memory).caption(_sounds(encoders, 20))
+    assert len(captions) == 20
+    for caption in captions:
+        assert 0 <= caption.score <= 1
+        assert caption.language == "eng"
+        scores = [one.score for one in caption.evidence]
+        assert len(scores) == 5
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_a_caption_depends_on_its_sound_alone(made: Path, encoders: OnnxEncoders, memory: Memory) -> None:
+    captioner, sounds = _captioner(made, encoders, memory), _sounds(encoders, 18)
+    together = captioner.caption(sounds)
+    assert [captioner.caption(sound[None])[0].text for sound in sounds] == [caption.text for caption in together]
+    assert len({caption.text for caption in together}) > 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_silence_and_noise_have_no_event(made: Path, encoders: OnnxEncoders, memory: Memory, language: str) -> None:
+    """Whatever is remembered, and whatever the decoder would say: this one says nonsense."""
+    chance, size = np.random.default_rng(123), encoders.space.window_samples
+    sounds = [
+        np.zeros(size),
+        np.full(size, 0.3),
+        *(level * chance.standard_normal(size) for level in (0.01, 0.05, 0.2)),
+    ]
+    vectors = encoders.audio.encode_audio(np.stack(sounds).astype(np.float32))
+    said = [one.text for one in _captioner(made, encoders, memory, language=language).caption(vectors)]
+    silence, noise = NO_EVENT[language]
+    assert said == [silence, silence, noise, noise, noise]
+
+
+def test_strategies_put_other_points_into_words(made: Path, encoders: OnnxEncoders, memory: Memory) -> None:
+    sound = _sounds(encoders, 1)
+    points = {}
+    for strategy in ("audio", "nearest", "projection"):
+        captioner = _captioner(made, encoders, memory, strategy=strategy)
+        points[strategy] = captioner._points(sound)[0][0]
+    cosines = memory.vectors @ sound[0]
+    np.testing.assert_array_equal(points["audio"], sound[0])
+    np.testing.assert_array_equal(points["nearest"], memory.vectors[cosines.argmax()])
+    weights = np.exp((cosines - cosines.max()) / 0.01)
+    point = weights @ memory.vectors / weights.sum()
+    np.testing.assert_allclose(points["projection"], point / np.linalg.norm(point), atol=1e-5)
+
+
+def test_a_large_memory_is_projected_upon_by_its_nearest(
+    made: Path, encoders: OnnxEncoders, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = _sounds(encoders, 1)
+    exact = _captioner(made, encoders, memory)._points(sound)[0]
+    monkeypatch.setattr("engine.captioner.MOST_EXACT", 3)
+    np.testing.assert_allclose(_captioner(made, encoders, memory)._points(sound)[0], exact, atol=1e-5)
+
+
+def test_what_cannot_be_right_is_refused(folder: Path, encoders: OnnxEncoders, memory: Memory) -> None:
+    empty, other = Memory(np.empty((0, 256), np.float32), []), Memory(np.eye(3, dtype=np.float32), TEXTS[:3])
+    with pytest.raises(QueryError, match="earshot remember"):
+        _captioner(folder, encoders, empty)
+    with pytest.raises(QueryError, match="earshot remember"):
+        RetrievalCaptioner(encoders, empty)
+    with pytest.raises(SpaceMismatchError, match="another space"):
+        _captioner(folder, encoders, other)
+    for settings, words in (
+        ({"tau": 0.0}, "a positive"),
+        ({"beams": 0}, "positive"),
+        ({"language": "jpn"}, "eng, fra"),
+    ):
+        with pytest.raises(QueryError, match=words):
+            _captioner(folder, encoders, memory, **settings)
+    with pytest.raises(QueryError, match=r"\[n, 256\]"):
+        _captioner(folder, encoders, memory).caption(np.ones((2, 8), np.float32))
+
+
+def test_a_decoder_from_another_bundle_is_refused(folder: Path, encoders: OnnxEncoders, memory: Memory) -> None:
+    tokenizer = folder / "caption_tokenizer.json"
+    with pytest.raises(BundleError, match="learnt to read other@1"):
+        export_captioner(_decoder(tokenizer), tokenizer, "other@1", SETTINGS, folder)
+    _edit(folder, space_id="other@123456789abc")
+    with pytest.raises(BundleError, match="learnt to read other@123456789abc"):
+        _captioner(folder, encoders, memory)
+
+
+def test_a_graph_that_is_not_the_golden_one_fails_its_self_test(
+    made: Path, folder: Path, encoders: OnnxEncoders, memory: Memory
+) -> None:
+    tokenizer = made / "caption_tokenizer.json"
+    space_id = open_bundle(folder).manifest.space_id
+    export_captioner(_decoder(tokenizer, seed=1), tokenizer, space_id, SETTINGS, folder)
+    shutil.copy(made / "caption_decoder.onnx", folder)
+    with pytest.raises(SelfTestError, match="log-probabilities"):
+        _captioner(folder, encoders, memory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"tau": 0}, "tau"), ({"tau": -1.0}, "tau"), ({"strategy": "guess"}, "strategy"), ({"beams": "5"}, "beams")],
+)
+def test_a_wrong_manifest_names_the_key(folder: Path, changes: dict[str, Any], words: str) -> None:
+    _edit(folder, **changes)
+    with pytest.raises(ManifestError, match=rf"captioner\.{words}"):
+        open_bundle(folder)
+
+
+def test_without_a_decoder_the_nearest_caption_is_told_word_for_word(encoders: OnnxEncoders, memory: Memory) -> None:
+    sound = memory.vectors[2:3]
+    assert RetrievalCaptioner(encoders, memory, "fra").caption(sound)[0].text == "un chien aboie"
+    assert RetrievalCaptioner(encoders, memory).caption(sound)[0].text == "a dog barks"
+    assert RetrievalCaptioner(encoders, memory, "jpn").caption(sound) == [Caption("", 0.0, "jpn")]
+
+
+def test_the_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, folders, JSON, subtitles, and one bad file among them."""
+    monkeypatch.setenv("EARSHOT_LIBRARY", str(tmp_path / "no library"))
+    t = np.arange(16_000 * 5) / 16_000
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    soundfile.write(sounds / "tone.wav", np.where(t < 2.5, 0.5 * np.sin(2 * np.pi * 440 * t), 0), 16_000)
+    run = CliRunner().invoke
+    found = run(app, ["caption", str(sounds), "--bundle", str(made), "--json", "--lang", "fra"])
+    assert found.exit_code == 0, found.output
+    (answer,) = json.loads(found.stdout)
+    moments = answer["moments"]
+    assert answer["path"] == str(sounds / "tone.wav")
+    assert (moments[0]["start_s"], moments[-1]["end_s"]) == (0.0, 5.0)
+    assert moments[-1]["caption"] == NO_EVENT["fra"][0]
+    assert all(one["end_s"] == after["start_s"] for one, after in pairwise(moments))
+    subtitles = run(app, ["caption", str(sounds / "tone.wav"), "--bundle", str(made), "--srt", "--beams", "1"])
+    assert subtitles.exit_code == 0, subtitles.output
+    assert subtitles.stdout.startswith("1\n00:00:00,000 --> 00:00:0")
+    assert subtitles.stdout.rstrip().endswith("--> 00:00:05,000\nsilence")
+    (sounds / "broken.wav").write_bytes(b"RIFF no sound")
+    partly = run(app, ["caption", str(sounds), "--bundle", str(made)])
+    assert partly.exit_code == 3
+    assert "broken.wav" in partly.stderr
+    assert "tone.wav" in partly.stdout
+    assert not (tmp_path / "no library").exists()
