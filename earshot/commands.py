@@ -200,10 +200,13 @@ def search(
         moments = opened.search(words, audio=audio, k=k, filters=filters or (), min_relevance=min_relevance)
         empty = not moments and not opened.status().windows
         both = {"composed": "learnt" if opened.composes else "sum"} if words is not None and audio is not None else {}
+        calibrated = opened.calibrated(words, audio)
         for remark in opened.remarks:
             show.remark(remark, style="yellow")
     if both.get("composed") == "sum":
         show.remark(show.ADDED)
+    if moments and not calibrated:
+        show.remark(show.UNCALIBRATED)
     if as_json:
         show.print_json([moment.to_dict() | both for moment in moments])
     elif paths or null:

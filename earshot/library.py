@@ -397,6 +397,7 @@ class Library:
 
     def calibrated(self, words: str | None, audio: str | Path | None = None) -> bool:
         """Whether the relevance of what such a question finds was fitted to sounds whose names are known."""
+        self._require_open()
         alone = words is None or (audio is not None and not self.composes)
         return calibration_for(None if alone else words, self._encoders.calibration).fitted
 

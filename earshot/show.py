@@ -43,6 +43,9 @@ class _Console(Console):
 out = _Console(highlight=False, markup=False, emoji=False)
 err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 ADDED = "words and sound were added, each half of the question: this model has not learnt to put them together"
+UNCALIBRATED = (
+    "relevance is not calibrated for this model: it orders, and hides nothing (earshot bundle export --gate does it)"
+)
 NOTHING = "Nothing sounds like that."
 #: Narrower than this, the table leaves out the bar and the length, for the sake of the names.
 ROOMY_COLUMNS = 80

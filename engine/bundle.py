@@ -125,12 +125,17 @@ class CudaOptions:
 class Calibration:
     """Score to relevance: ``relevance = 1 / (1 + exp(-(slope * cosine + intercept)))``.
 
-    ``cutoff`` is the relevance below which the answer is "nothing sounds like that".
+    ``cutoff`` is the relevance below which the answer is "nothing sounds like that"; 0 where nobody has measured it.
     """
 
     slope: float
     intercept: float
     cutoff: float
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it was fitted to labelled sounds; one that wasn't orders, and hides nothing."""
+        return self.cutoff > 0
 
     def relevance(self, score: float) -> float:
         """The calibrated chance, 0..1, that a sound at this cosine is what was asked for."""

@@ -13,6 +13,7 @@ from earshot.clips import save_clips
 from earshot.limits import MOST_RESULTS
 from earshot.lock import LibraryLock
 from engine.audio import read_stretch
+from engine.bundle import Calibration
 from engine.errors import AudioError, LibraryBusyError, LibraryError, QueryError, SpaceMismatchError
 from engine.fakes import FakeEncoders
 from engine.types import Moment
@@ -169,6 +170,7 @@ def test_closing_twice_is_fine(library: Library):
         lambda lib: lib.failed(),
         lambda lib: lib.check(),
         lambda lib: lib.space_id,
+        lambda lib: lib.calibrated("rain"),
     ],
 )
 def test_a_closed_library_says_so(library: Library, call):
@@ -256,3 +258,12 @@ def test_a_cut_that_breaks_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("earshot.clips.read_stretch", breaks)
     assert save_clips([moment], tmp_path / "cuts").failed == [(str(path), "a broken file")]
     assert list((tmp_path / "cuts").iterdir()) == []
+
+
+def test_it_says_for_which_questions_relevance_was_fitted(tmp_path: Path):
+    encoders = FakeEncoders()
+    encoders.calibration = {**encoders.calibration, "audio": Calibration(10.0, -3.0, 0.0)}
+    with Library(tmp_path / "library", encoders=encoders) as library:
+        assert library.calibrated("rain")
+        assert not library.calibrated(None, "rain.wav")
+        assert library.calibrated("louder", "rain.wav") == library.composes
