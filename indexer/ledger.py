@@ -47,6 +47,11 @@ MIGRATIONS = (
     "ALTER TABLE files ADD COLUMN transient INTEGER NOT NULL DEFAULT 0;",
     # What is wrong with a content that was heard all the same.
     "ALTER TABLE contents ADD COLUMN remark TEXT;",
+    # Whether what was heard has been put into words, too.
+    """
+    ALTER TABLE contents ADD COLUMN captioned INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX contents_to_caption ON contents (sha256) WHERE state = 'indexed' AND captioned = 0
+    """,
 )
 _FILE = "SELECT path, size_bytes, mtime_ns, sha256, reason, transient FROM files"
 LOST = "none of its vectors in the memory, or not all; expected all that were heard; index it again"
@@ -208,6 +213,27 @@ class Ledger:
         row = self._one("SELECT state FROM contents WHERE sha256 = ?", sha256)
         return row is not None and row[0] == "indexed"
 
+    def uncaptioned(self, roots: Sequence[Path], limit: int) -> dict[str, int]:
+        """At most ``limit`` whole contents with a file below ``roots`` that are not captioned, and their windows."""
+        places: list[bytes] = []
+        for root in map(os.fsencode, roots):
+            below = os.path.join(root, b"")
+            places += [root, below, below[:-1] + b"0"]  # "0" is what follows "/"
+        here = " OR ".join("path = ? OR (path > ? AND path < ?)" for _ in roots)
+        rows = self._all(
+            "SELECT sha256, windows FROM contents AS c WHERE state = 'indexed' AND captioned = 0 AND EXISTS "
+            f"(SELECT 1 FROM files WHERE sha256 = c.sha256 AND ({here})) ORDER BY sha256 LIMIT ?",
+            *places,
+            limit,
+        )
+        return dict(rows)
+
+    def mark_captioned(self, sha256s: Sequence[str]) -> None:
+        """After the captions of these contents are on disk."""
+        with self.transaction():
+            for sha256 in sha256s:
+                self._db.execute("UPDATE contents SET captioned = 1 WHERE sha256 = ?", (sha256,))
+
     def paths_of(self, sha256: str) -> list[Path]:
         """Every known path of a content, sorted."""
         rows = self._all("SELECT path FROM files WHERE sha256 = ? ORDER BY path", sha256)
@@ -220,7 +246,8 @@ class Ledger:
     def complete(self, sha256: str, windows: int, duration_s: float, remark: str | None = None) -> None:
         """After the last vector of a content is on disk; ``remark`` says what is wrong with it all the same."""
         self._write(
-            "INSERT OR REPLACE INTO contents VALUES (?, 'indexed', ?, ?, ?)",
+            "INSERT OR REPLACE INTO contents (sha256, state, windows, duration_s, remark) "
+            "VALUES (?, 'indexed', ?, ?, ?)",
             *(sha256, windows, duration_s, remark),
         )
 
@@ -358,8 +385,9 @@ class Ledger:
                 places = ((os.fsencode(path), point.sha256) for path in point.paths)
                 self._db.executemany("INSERT OR REPLACE INTO placed VALUES (?, ?)", places)
             self._db.execute(
-                "INSERT OR REPLACE INTO contents SELECT sha256, iif(points = last + 1 AND end_s >= duration_s - ?, "
-                "'indexed', 'pending'), points, coalesce(duration_s, 0), NULL FROM seen",
+                "INSERT OR REPLACE INTO contents (sha256, state, windows, duration_s) "
+                "SELECT sha256, iif(points = last + 1 AND end_s >= duration_s - ?, 'indexed', 'pending'), points, "
+                "coalesce(duration_s, 0) FROM seen",
                 (END_TOLERANCE_S,),
             )
             self._db.execute(

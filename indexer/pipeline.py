@@ -21,11 +21,12 @@ import numpy as np
 from engine.encoders import BATCH_WINDOWS, Encoders
 from engine.memory.base import Memory, Patient
 from engine.session import cpu_count
+from indexer.captions import Captioning, captioned_beside
 from indexer.flow import Flow, most_windows
 from indexer.hearing import Decoder
 from indexer.ledger import Ledger
 from indexer.report import IndexReport, Progress
-from indexer.scan import Found, LeftOut, ScanSummary, scan
+from indexer.scan import Found, LeftOut, ScanSummary, absolute, scan
 from indexer.tidy import doubt, mend, present_roots, prune, remove_orphans
 from indexer.writer import Heard, Message, Writer
 
@@ -40,6 +41,7 @@ class IndexOptions:
     retry_failed: bool = False
     prune: bool = False
     prune_anyway: bool = False
+    captions: Captioning | None = None
 
 
 def index(
@@ -76,7 +78,9 @@ def index(
     with flow.timed("write"):
         report.lost = mend(memory, ledger)
     waits = memory.until(flow.stop.is_set) if isinstance(memory, Patient) else nullcontext()
-    with flow.ctrl_c_stops(), waits:
+    where = [Path(absolute(root)) for root in roots]
+    captioned = captioned_beside(flow, options.captions, memory, ledger, where, report)
+    with flow.ctrl_c_stops(), waits, captioned as finish_captions:
         files: Iterable[Found] = _news(flow, found, ledger, options, progress)
         while files and not flow.stop.is_set():
             _hear(flow, files, options.jobs or cpu_count(), encoders, writer, lambda: on_progress(progress))
@@ -86,11 +90,15 @@ def index(
                 report.refused = None if options.prune_anyway else doubt(roots, ledger)
                 report.pruned = 0 if report.refused else prune(roots, memory, ledger)
             remove_orphans(memory, ledger)
+        finish_captions(lambda: on_progress(progress))
+        if flow.errors:
+            raise flow.errors[0]
     if not flow.interrupted:
         _optimise(flow, memory)
     report.interrupted = flow.interrupted
     report.left_out = dict(summary.left_out)
-    report.stages_s = {stage: round(flow.stages_s.get(stage, 0.0), 3) for stage in STAGES}
+    stages = (*STAGES, "caption") if options.captions else STAGES
+    report.stages_s = {stage: round(flow.stages_s.get(stage, 0.0), 3) for stage in stages}
     report.wall_s = time.perf_counter() - started
     on_progress(progress)
     return report

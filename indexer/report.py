@@ -13,9 +13,9 @@ class IndexReport:
 
     ``indexed`` counts files added or updated, ``copies`` those among them whose content was known already (moved,
     renamed or copied files), ``damaged`` are those heard though not whole, ``skipped_failed`` counts the skipped ones
-    that failed in an earlier run, ``lost`` contents that the memory had lost before this run, ``windows`` and
-    ``audio_s`` what was encoded, ``stages_s`` busy seconds summed over threads. ``refused`` says why nothing was
-    forgotten (``pruned``) though that was asked for.
+    that failed in an earlier run, ``lost`` contents that the memory had lost before this run, ``captioned`` contents
+    that were put into words, ``windows`` and ``audio_s`` what was encoded, ``stages_s`` busy seconds summed over
+    threads. ``refused`` says why nothing was forgotten (``pruned``) though that was asked for.
     """
 
     indexed: int = 0
@@ -33,6 +33,7 @@ class IndexReport:
     stages_s: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     interrupted: bool = False
+    captioned: int = 0
     done_bytes: int = 0
 
     @property
@@ -55,6 +56,7 @@ class IndexReport:
             "pruned": self.pruned,
             "refused": self.refused,
             "lost": self.lost,
+            "captioned": self.captioned,
             "failed": [{"path": path, "reason": reason} for path, reason in self.failed],
             "damaged": [{"path": path, "remark": remark} for path, remark in self.damaged],
             "windows": self.windows,

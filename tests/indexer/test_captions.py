@@ -1,0 +1,217 @@
+"""Captioning on ingest: what is heard is said, once, whatever stops the run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.fakes import FakeEncoders
+from engine.memory.captions import Said
+from engine.memory.exact import ExactMemory
+from engine.types import Caption, Clause, Filter, FloatArray
+from indexer.captions import Captioning, Heard, of_file, runs
+from indexer.ledger import Ledger
+from indexer.pipeline import IndexOptions, index
+from indexer.report import IndexReport
+from tests.sounds import tone, write_sound
+
+ENCODERS = FakeEncoders()
+WORDS = ("band125", "band500", "band2000", "silence")
+
+
+class FakeCaptioner:
+    """Says which band a vector is; nothing of silence. ``before`` is called with each batch."""
+
+    def __init__(self) -> None:
+        self.windows = 0
+        self.before = lambda: None
+        self._vectors = ENCODERS.encode_text(WORDS)
+
+    def caption(self, vectors: FloatArray) -> list[Caption]:
+        self.before()
+        self.windows += len(vectors)
+        best = (vectors @ self._vectors.T).argmax(axis=1)
+        words = ["" if WORDS[n] == "silence" else f"a tone of {WORDS[n]}" for n in best]
+        return [Caption(text, 0.9 if text else 0.0, "eng") for text in words]
+
+
+class Library:
+    def __init__(self, folder: Path) -> None:
+        self.sounds = folder / "sounds"
+        self.ledger = Ledger(folder / "ledger.sqlite")
+        self.memory = ExactMemory()
+        self.memory.ensure_space(ENCODERS.space.space_id, ENCODERS.space.dim)
+        self.captioner = FakeCaptioner()
+        self.remembered: list[Said] = []
+
+    def index(self, *roots: Path, caption: bool = True) -> IndexReport:
+        captions = Captioning(self.captioner, self.remembered.extend) if caption else None
+        options = IndexOptions(jobs=1, captions=captions)
+        return index(roots or [self.sounds], ENCODERS, self.memory, self.ledger, options)
+
+    def said(self, name: str) -> list[str | None]:
+        """The captions of a file's windows, in order."""
+        records = [r.payload for r in self.memory.scroll() if r.payload["paths"][0].endswith(name)]
+        return [payload.get("caption") for payload in sorted(records, key=lambda payload: payload["window"])]
+
+    def first(self, name: str) -> Sequence[str]:
+        """What is said of a whole file."""
+        where = Filter((Clause("window", "=", 0), Clause("paths", "~", name)))
+        return next(iter(self.memory.scroll(where))).payload.get("captions", [])
+
+
+@pytest.fixture
+def library(tmp_path: Path):
+    library = Library(tmp_path)
+    for hz in (125, 500):
+        write_sound(library.sounds / f"{hz}.wav", tone(2.0, rate_hz=8000, hz=hz), rate_hz=8000)
+    both = np.concatenate(
+        [tone(3.0, rate_hz=8000, hz=125), np.zeros(16_000, np.float32), tone(3.0, rate_hz=8000, hz=2000)]
+    )
+    write_sound(library.sounds / "both.wav", both, rate_hz=8000)
+    yield library
+    library.ledger.close()
+
+
+def is_captioned(library: Library) -> None:
+    assert set(library.said("125.wav")) == {"a tone of band125"}
+    assert set(library.said("500.wav")) == {"a tone of band500"}
+    both = library.said("both.wav")
+    assert (both[0], both[-1]) == ("a tone of band125", "a tone of band2000")
+    assert None in both
+    assert list(library.first("both.wav")) == ["a tone of band125", "a tone of band2000"]
+    assert {one.source for one in library.remembered} == {"generated"}
+    assert {one.text for one in library.remembered} == {f"a tone of {word}" for word in WORDS[:3]}
+    assert library.ledger.uncaptioned([library.sounds], 10) == {}
+
+
+def test_what_is_heard_is_said_and_found_by_its_words(library: Library):
+    report = library.index()
+    assert (report.indexed, report.captioned) == (3, 3)
+    assert report.to_dict()["captioned"] == 3
+    assert report.stages_s["caption"] >= 0
+    is_captioned(library)
+    found = library.memory.search_words("BAND2000", 5)
+    assert [hit.payload["paths"][0].rpartition("/")[2] for hit in found] == ["both.wav"]
+    assert "caption_score" in found[0].payload
+
+
+def test_an_indexed_library_is_only_captioned_and_only_once(library: Library):
+    assert library.index(caption=False).captioned == 0
+    assert library.said("125.wav") == [None, None, None]
+    again = library.index()
+    assert (again.indexed, again.windows, again.skipped, again.captioned) == (0, 0, 3, 3)
+    is_captioned(library)
+    windows = library.captioner.windows
+    assert library.index().captioned == 0
+    assert library.captioner.windows == windows == library.memory.count()
+
+
+def test_only_what_lies_below_the_paths_is_captioned(library: Library):
+    library.index(caption=False)
+    assert library.index(library.sounds / "125.wav").captioned == 1
+    assert set(library.said("500.wav")) == {None}
+    assert library.index(library.sounds / "500.wav", library.sounds / "both.wav").captioned == 2
+    is_captioned(library)
+
+
+def test_what_is_heard_anew_is_captioned_anew(library: Library):
+    library.index()
+    write_sound(library.sounds / "125.wav", tone(2.5, rate_hz=8000, hz=130), rate_hz=8000)
+    write_sound(library.sounds / "new.wav", tone(1.5, rate_hz=8000, hz=2000), rate_hz=8000)
+    (library.sounds / "500.wav").rename(library.sounds / "moved.wav")
+    library.memory.delete(Filter((Clause("paths", "~", "both.wav"), Clause("window", "=", 3))))  # lost
+    report = library.index()
+    assert report.captioned <= 3
+    assert set(library.said("moved.wav")) == {"a tone of band500"}
+    assert set(library.said("new.wav")) == {"a tone of band2000"}
+    assert library.said("both.wav")[3] == "a tone of band125"
+    assert library.ledger.uncaptioned([library.sounds], 10) == {}
+
+
+def test_hearing_does_not_wait_for_captions(library: Library):
+    """The captioner is held until all has been heard and saved."""
+    saved = threading.Event()
+    library.index(library.sounds / "125.wav", caption=False)
+    library.captioner.before = lambda: saved.wait(60) and None  # type: ignore[assignment]
+    mark = library.ledger.complete
+
+    def complete(*values: object) -> None:
+        mark(*values)  # type: ignore[arg-type]
+        saved.set()
+
+    library.ledger.complete = complete  # type: ignore[method-assign,assignment]
+    report = library.index()
+    assert (report.indexed, report.captioned) == (2, 3)
+    is_captioned(library)
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_a_run_that_breaks_off_anywhere_loses_and_doubles_nothing(library: Library, at: int):
+    """Whatever use of the memory or of the ledger fails, the next run completes it, onto the same points."""
+    library.index(caption=False)
+    left = [at]
+
+    def breaking(what):
+        def call(*values, **named):
+            left[0] -= 1
+            if left[0] == -1:
+                raise KeyboardInterrupt
+            return what(*values, **named)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("scroll", "set_payload", "flush"):
+            patch.setattr(library.memory, name, breaking(getattr(library.memory, name)))
+        for name in ("uncaptioned", "mark_captioned"):
+            patch.setattr(library.ledger, name, breaking(getattr(library.ledger, name)))
+        patch.setattr(library.captioner, "caption", breaking(library.captioner.caption))
+        try:
+            library.index()
+        except KeyboardInterrupt:
+            assert left[0] < 0
+    count = library.memory.count()
+    report = library.index()
+    assert report.indexed == 0
+    assert library.memory.count() == count
+    is_captioned(library)
+
+
+def test_a_captioner_that_fails_stops_the_run_and_what_was_heard_stays(library: Library):
+    def fail() -> None:
+        raise RuntimeError("out of words")
+
+    library.captioner.before = fail
+    with pytest.raises(RuntimeError, match="out of words"):
+        library.index()
+    library.captioner.before = lambda: None
+    library.index()
+    is_captioned(library)
+    assert not [t for t in threading.enumerate() if t.name.startswith("earshot-caption")]
+
+
+def test_neighbours_that_say_the_same_are_one_run():
+    heard = [Heard(n, n * 0.5, n * 0.5 + 1, np.zeros(2, np.float32)) for n in range(6)]
+    texts = ["a", "a", "", "b", "b", "a"]
+    captions = [Caption(text, n / 10, "eng") for n, text in enumerate(texts)]
+    merged = runs(heard, captions)
+    assert [(r.first, r.last, r.start_s, r.end_s, r.text, r.score) for r in merged] == [
+        (0, 1, 0.0, 1.5, "a", 0.1),
+        (2, 2, 1.0, 2.0, "", 0.2),
+        (3, 4, 1.5, 3.0, "b", 0.4),
+        (5, 5, 2.5, 3.5, "a", 0.5),
+    ]
+    assert of_file(merged) == ["a", "b"]
+    assert runs([], []) == of_file([]) == []
+
+
+def test_a_file_keeps_the_captions_it_says_longest(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("indexer.captions.MOST_CAPTIONS", 2)
+    heard = [Heard(n, float(n), n + 1.0, np.zeros(2, np.float32)) for n in range(6)]
+    captions = [Caption(text, 1.0, "eng") for text in "abbccc"]
+    assert of_file(runs(heard, captions)) == ["b", "c"]
