@@ -45,6 +45,8 @@ Key: TypeAlias = tuple[str, str, str, str]
 SPLITS = ("test", "eval", "evaluation", "dev", "development", "val", "valid", "validation")
 #: A tag is asked for by its name alone; published figures often put it into a sentence.
 PROMPT = "{}"
+#: Beyond this share of captions that several clips have, retrieval by captions says little.
+MOST_SHARED = 0.2
 CONVENTIONS = {
     "mean": "mean over captions: each caption asks, or is the one right answer, by itself",
     "any": "any caption: of a clip's captions the one that does best counts",
@@ -248,8 +250,8 @@ def _protocol(bundles: Mapping[str, Encoders], examples: Sequence[Example], prom
         "clips": len(examples),
         "set": _fingerprint(examples),
         "captions": dict(sorted(languages.items())),
-        "captions_per_clip": dict(sorted(Counter(len(e.captions) for e in examples).items())),
-        "shared_captions": sum(count for count in texts.values() if count > 1),
+        "captions_per_clip": {str(n): clips for n, clips in sorted(Counter(len(e.captions) for e in examples).items())},
+        "shared_captions": (shared := sum(count for count in texts.values() if count > 1)),
         "right_answers": "of a caption its own clip alone, also where another clip has the same caption",
         "candidates": "text-to-audio: all clips; audio-to-text: all captions of the language",
         "ties": "against the bundle: of equal scores, to six decimals, the wrong answers come first",
@@ -261,6 +263,10 @@ def _protocol(bundles: Mapping[str, Encoders], examples: Sequence[Example], prom
         "prompt": prompt,
         "intervals": f"95 %, {ROUNDS} drawings of clips with replacement, seed {SEED}; differences under the same ones",
     }
+    if shared > MOST_SHARED * texts.total():
+        protocol["remark"] = (
+            "many captions are those of several clips, of which one counts: say kinds of sounds as tags"
+        )
     return protocol
 
 
