@@ -88,7 +88,8 @@ def _root(
 
 @app.command(
     epilog="Examples:\n\n  earshot index ~/Sounds\n\n  earshot index /mnt/archive --library archive --jobs 4\n\n"
-    "  earshot index ~/Sounds --retry-failed --prune\n\n  earshot index --bundle ./finetuned"
+    "  earshot index ~/Sounds --retry-failed --prune\n\n  earshot index ~/Sounds --caption\n\n"
+    "  earshot index --bundle ./finetuned"
 )
 def index(
     paths: Annotated[
@@ -105,6 +106,9 @@ def index(
     prune_anyway: Annotated[
         bool,
         typer.Option("--prune-anyway", help="Forget them though they may only seem gone."),
+    ] = False,
+    caption: Annotated[
+        bool, typer.Option("--caption", help="Put what is heard into words, too; also what was heard before.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -136,6 +140,7 @@ def index(
                 retry_failed=retry_failed,
                 prune=prune,
                 prune_anyway=prune_anyway,
+                caption=caption,
                 wait_s=patience_s(as_json),
                 on_wait=show.waiting,
                 on_progress=draw,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from earshot.reindexing import ReindexReport
     from earshot.remembering import RememberReport
     from engine.memory.captions import Said
+    from indexer.captions import Captioner
     from indexer.report import IndexReport, Progress
 
 #: How long a search waits before it asks again, where the library is just being switched to another space.
@@ -215,6 +216,7 @@ class Library:
         retry_failed: bool = False,
         prune: bool = False,
         prune_anyway: bool = False,
+        caption: bool | Captioner = False,
         wait_s: float = WAIT_S,
         on_wait: Callable[[str], None] = lambda _: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
@@ -228,6 +230,8 @@ class Library:
             prune: Forget files under ``paths`` that are no longer there. Where they may only seem gone, as those of a
                 disk that is away do, none is forgotten, and the report's ``refused`` says why.
             prune_anyway: Forget them all the same, those of missing paths too.
+            caption: Put what is below ``paths`` into words, too, as far as it is not yet; by the bundle's captioner, or
+                by one of your own. What was heard before is not heard again for it.
             wait_s: How long to wait where another process is indexing into this library.
             on_wait: Called once before waiting, with who that is.
             on_progress: Called a few times a second at most, in this thread.
@@ -235,12 +239,14 @@ class Library:
         Raises ``LibraryError`` if a path is missing, ``LibraryBusyError`` if another process has not ended after
         ``wait_s``.
         """
+        from earshot.remembering import captioning
         from indexer.pipeline import IndexOptions, index
 
         self._require_open()
         roots = [expanded(path) for path in paths]
         _ = self._encoders.audio  # a broken model or a missing device is said before any work is done
-        options = IndexOptions(jobs, retry_failed, prune or prune_anyway, prune_anyway)
+        captions = captioning(self, self._keep, caption) if caption else None
+        options = IndexOptions(jobs, retry_failed, prune or prune_anyway, prune_anyway, captions)
         with self._keep.writing(self._encoders.space, self._tidy, wait_s, on_wait) as memory:
             if self._bundle is not None:
                 self._ledger.set_setting("bundle", bundle_key(self._bundle))

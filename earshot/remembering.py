@@ -9,19 +9,24 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from engine.encoders import TextEncoder
-from engine.errors import LibraryError, QueryError
+from engine.errors import LibraryBusyError, LibraryError, QueryError
 from engine.memory.base import fold
 from engine.memory.captions import GENERATED, OWN, UNDETERMINED, CaptionMemory, Said, tidied
 from engine.types import FloatArray
+
+if TYPE_CHECKING:
+    from earshot.keep import Keep
+    from earshot.library import Library
+    from indexer.captions import Captioner, Captioning
 
 #: A caption is a sentence or two; what is longer is no caption.
 MOST_LETTERS = 1000
@@ -33,6 +38,8 @@ AT_ONCE = 1024
 MOST_REASONS = 1000
 _TEXT, _LANGUAGE, _SOURCE = ("caption", "text", "sentence"), ("lang", "language"), ("source",)
 _CODE = re.compile(r"[a-z]{3}")
+#: How long a run of ``index`` waits at once for somebody else who remembers: then it sees whether it is to stop.
+_PATIENCE_S = 1.0
 _BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _NO_UTF8 = ("UTF-8", "save it as UTF-8")
 
@@ -262,6 +269,30 @@ def remember(
             on_progress(report)
     finally:
         memory.memory.flush()
+
+
+def captioning(library: Library, keep: Keep, captioner: bool | Captioner) -> Captioning:
+    """Who captions on ingest: ``captioner``, or that of the library's bundle; its texts are remembered as generated.
+
+    Raises ``QueryError`` where nothing is remembered that a caption could be built on.
+    """
+    from earshot.captioning import OfLibrary, captioner_of
+    from indexer.captions import Captioning
+
+    encoders = library.encoders
+    who = captioner_of(encoders, OfLibrary(library)) if isinstance(captioner, bool) else captioner
+
+    def keep_said(captions: Sequence[Said], given_up: Callable[[], bool]) -> bool:
+        while not given_up():
+            try:
+                with keep.remembering(encoders.space, _PATIENCE_S, lambda _: None) as memory:
+                    remember(captions, memory, encoders.text, RememberReport())
+            except LibraryBusyError:  # somebody remembers at length
+                continue
+            return True
+        return False
+
+    return Captioning(who, keep_said)
 
 
 def _encoded(captions: list[Said], encoder: TextEncoder, report: RememberReport) -> tuple[list[Said], FloatArray]:

@@ -172,6 +172,8 @@ def moments_table(moments: Sequence[Moment], base: Path | None = None, roomy: bo
         file = Text(printable(short_path(moment.path, base)))
         if moment.title:
             file.append(typeset(f"  “{printable(moment.title)}”"), style="dim")
+        if moment.caption:
+            file.append(f"  {printable(moment.caption)}", style="italic")
         if len(moment.paths) > 1:
             file.append(f"  (+{len(moment.paths) - 1} copies)", style="dim")
         where = f"{clock(moment.start_s)} - {clock(moment.end_s)}"
@@ -214,6 +216,8 @@ def index_progress(show: bool) -> Iterator[Callable[[IndexProgress], None]]:
                 f"{progress.audio_hours_per_hour:.0f} audio hours/h, "
                 f"{'finding files' if eta_s is None else span(eta_s) + ' to go'}"
             )
+            if report.captioned:
+                line += f", {report.captioned} captioned"
             total = progress.to_do_bytes if progress.scanned else None
             bar.update(task, description=line, completed=report.done_bytes, total=total)
 
@@ -283,7 +287,8 @@ def print_report(report: IndexReport) -> None:
     if report.copies:
         news += f" ({report.copies} of them known by content: copied, moved or renamed)"
     news += f", {report.skipped} unchanged, {len(report.failed)} failed"
-    say(news + (f", {report.pruned} forgotten" if report.pruned else ""))
+    news += f", {report.pruned} forgotten" if report.pruned else ""
+    say(news + (f", {report.captioned} captioned" if report.captioned else ""))
     if report.audio_s:
         rate = report.audio_s / max(report.wall_s, 1e-6)
         say(f"heard {span(report.audio_s)} of sound in {span(report.wall_s)} ({rate:.0f} x real time)")

@@ -8,6 +8,8 @@ and only then the ledger's mark. A kill before that repeats it onto the same poi
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +35,7 @@ WINDOWS_A_STEP = 32
 #: A file keeps so many different captions, those that it has said longest.
 MOST_CAPTIONS = 1000
 _POLL_S = 0.1
+_NICE = 10
 
 
 class Captioner(Protocol):
@@ -44,10 +47,13 @@ class Captioner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Captioning:
-    """Who puts sounds into words, and who remembers them; ``remember`` may be given the same caption again."""
+    """Who puts sounds into words, and who remembers them.
+
+    ``remember`` may be given the same caption again. It waits where it has to; false if it was given up before.
+    """
 
     captioner: Captioner
-    remember: Callable[[Sequence[Said]], None]
+    remember: Callable[[Sequence[Said], Callable[[], bool]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +152,8 @@ class _Captions:
     def go_on(self, heard: threading.Event) -> None:
         """Until all has been heard and captioned, or the run stops."""
         lost: set[str] = set()
+        if sys.platform == "linux":  # there a thread has a priority of its own; hearing comes first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self.flow.stop.is_set():
             is_last = heard.is_set()  # asked first: what comes after it is in the ledger by then
             contents = self.ledger.uncaptioned(self.roots, CONTENTS_AT_ONCE + len(lost))
@@ -173,7 +181,8 @@ class _Captions:
             return set()
         written = 0
         for sha256 in to_say:
-            self._write(sha256, whole[sha256], captions[written : written + len(whole[sha256])])
+            if not self._write(sha256, whole[sha256], captions[written : written + len(whole[sha256])]):
+                return set()
             written += len(whole[sha256])
         self.memory.flush()
         self.ledger.mark_captioned(list(whole))
@@ -205,7 +214,8 @@ class _Captions:
             captions += self.captioning.captioner.caption(vectors[first : first + WINDOWS_A_STEP])
         return captions
 
-    def _write(self, sha256: str, heard: Sequence[Heard], captions: Sequence[Caption]) -> None:
+    def _write(self, sha256: str, heard: Sequence[Heard], captions: Sequence[Caption]) -> bool:
+        """Write what is said of a content; false if the run is to stop before that is done."""
         merged = runs(heard, captions)
         this = of_contents(sha256)
         for run in merged:
@@ -213,6 +223,9 @@ class _Captions:
             score = round(run.score, 4) if run.text else None
             self.memory.set_payload(where, {"caption": run.text or None, "caption_score": score})
         languages = {caption.text: caption.language for caption in captions if caption.text}
-        self.captioning.remember([Said(text, language, GENERATED) for text, language in languages.items()])
+        said = [Said(text, language, GENERATED) for text, language in languages.items()]
+        if not self.captioning.remember(said, self.flow.stop.is_set):
+            return False
         first = Filter((*this.clauses, Clause("window", "=", 0)))
         self.memory.set_payload(first, {"captions": of_file(merged) or None})  # last: it says that all is there
+        return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +49,13 @@ class Library:
         self.remembered: list[Said] = []
 
     def index(self, *roots: Path, caption: bool = True) -> IndexReport:
-        captions = Captioning(self.captioner, self.remembered.extend) if caption else None
+        captions = Captioning(self.captioner, self.remember) if caption else None
         options = IndexOptions(jobs=1, captions=captions)
         return index(roots or [self.sounds], ENCODERS, self.memory, self.ledger, options)
+
+    def remember(self, captions: Sequence[Said], given_up: Callable[[], bool]) -> bool:
+        self.remembered += captions
+        return not given_up()
 
     def said(self, name: str) -> list[str | None]:
         """The captions of a file's windows, in order."""
