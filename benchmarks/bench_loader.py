@@ -1,6 +1,6 @@
 """What does loading cost in training? The loader alone, and beside a bare forward and backward of the starter's towers.
 
-256 clips of 10 s at 32 kHz, flac and ogg. The bare steps get the same batch again and again, so all that
+192 clips of 10 s at 32 kHz, flac and ogg. The bare steps get the same batch again and again, so all that
 loading costs is in the difference: epochs of both in turns, after the first, in which all is decoded.
 """
 
@@ -25,7 +25,7 @@ from trainer.examples import Example
 from trainer.loader import Loader
 from trainer.losses import soft_contrast
 
-CLIPS, SECONDS, RATE_HZ, BATCH, ROUNDS, PIECES = 256, 10, 32_000, 32, 5, 16
+CLIPS, SECONDS, RATE_HZ, BATCH, ROUNDS, PIECES = 192, 10, 32_000, 32, 5, 16
 CONFIG = AudioConfig()
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,12 +173,3 @@ def in_folder(folder: Path) -> tuple[str, list[tuple[Path, Callable[[Path, Rows]
             return layout.name, tables
     published = [path for path in sorted(folder.glob("json_files/*/*.json")) if path.parent.name != "blacklist"]
     return ("WavCaps", [(path, wavcaps) for path in published]) if published else None
-
-
-def sounds_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is taken for sound, in the order of their names; hidden ones are left out."""
-    for here, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES:
-                yield Path(here, name)

@@ -17,7 +17,8 @@ from torch import Tensor
 from engine.types import FloatArray, Pad
 from engine.windows import pad_to, window_starts
 from trainer.examples import DataError, Example
-from trainer.waveforms import OnProgress, Waveform, Waveforms, no_progress
+from trainer.waveform_index import Waveform
+from trainer.waveforms import OnProgress, Waveforms, no_progress
 
 #: Above this share of clips that can't be heard, the data is not what it was taken for.
 MOST_UNREADABLE = 0.01

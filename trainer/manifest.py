@@ -6,8 +6,11 @@ heard, only ``trainer.check`` and the loader find out.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from engine.formats import AUDIO_SUFFIXES
 from trainer import layouts
 from trainer.examples import Caption, DataError, Dataset, Example, Place, Problem
 from trainer.rows import COLUMNS, Rows, csv_columns, csv_rows, json_lines
@@ -88,6 +91,15 @@ def _folder(folder: Path, rows: Rows) -> str:
         for path in shards:
             read_shard(path, rows)
         return "WebDataset"
-    for path in layouts.sounds_below(folder):
+    for path in _sounds_below(folder):
         rows.add(Place(path), path, id=str(path.relative_to(folder)))
     return "a folder of unlabelled sounds"
+
+
+def _sounds_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder that is taken for sound, in the order of their names; hidden ones are left out."""
+    for here, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(names):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES:
+                yield Path(here, name)

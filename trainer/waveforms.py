@@ -22,7 +22,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
@@ -34,6 +33,7 @@ from numpy.typing import NDArray
 from engine.errors import AudioError
 from engine.types import FloatArray
 from trainer.examples import DataError, Example
+from trainer.waveform_index import Index, Waveform
 
 STEP = 32_768
 #: A ``.pcm`` is closed when it has reached this size: what a kill can cost, some 2 h at 16 kHz.
@@ -47,17 +47,6 @@ OnProgress: TypeAlias = Callable[[str, int, int], None]
 
 def no_progress(step: str, done: int, total: int) -> None:
     """Where nobody watches."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waveform:
-    """Where a content lies: its first sample in ``shard``, how many there are, and the scale of each ``STEP``."""
-
-    sha256: str
-    shard: str
-    start: int
-    samples: int
-    scales: FloatArray
 
 
 class Waveforms:
@@ -75,7 +64,7 @@ class Waveforms:
         """
         with _said(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / "lock"), closing(_Index(self.folder / "index.sqlite")) as index:
+            with _locked(self.folder / "lock"), closing(Index(self.folder / "index.sqlite")) as index:
                 self._tidy(index)
                 hashes = _hashes(examples, index, on_progress)
                 missing: dict[str, Example] = {}
@@ -97,14 +86,14 @@ class Waveforms:
     def _map(self, shard: str) -> NDArray[np.int16]:
         return np.memmap(self.folder / shard, "<i2", "r")
 
-    def _tidy(self, index: _Index) -> None:
+    def _tidy(self, index: Index) -> None:
         """Remove what a killed run left, and forget what somebody removed."""
         there = {path.name: path.stat().st_size for path in self.folder.glob("*.pcm")}
         index.forget_all_but(there)
         for path in [*self.folder.glob("*.draft"), *(self.folder / name for name in there.keys() - index.shards)]:
             path.unlink()
 
-    def _decode(self, missing: dict[str, Example], index: _Index, on_progress: OnProgress) -> dict[str, AudioError]:
+    def _decode(self, missing: dict[str, Example], index: Index, on_progress: OnProgress) -> dict[str, AudioError]:
         """Decode, in as many threads as there are cores (the decoders release Python's lock); what failed, and why."""
         failed: dict[str, AudioError] = {}
         queue, lock, stop = iter(missing.items()), threading.Lock(), threading.Event()
@@ -148,7 +137,7 @@ class Waveforms:
 class _Writer:
     """Writes one ``.pcm`` after another; at its end, also by an error, what is whole is kept."""
 
-    def __init__(self, folder: Path, index: _Index) -> None:
+    def __init__(self, folder: Path, index: Index) -> None:
         self._folder, self._index = folder, index
         self._stream: FileIO | None = None
         self._draft = folder
@@ -226,74 +215,7 @@ def _quantise(samples: FloatArray) -> tuple[NDArray[np.int16], np.float32]:
     return np.rint(samples / scale).clip(-_LOUDEST, _LOUDEST).astype("<i2"), scale
 
 
-class _Index:
-    """``index.sqlite``: contents of files, and where contents lie. Any thread may ask; one does at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False)
-        self._db.executescript(
-            """
-            create table if not exists files (path blob, first integer, size integer, mtime_ns integer, sha256 text,
-                primary key (path, first));
-            create table if not exists clips (sha256 text primary key, shard text, start integer, samples integer,
-                scales blob);
-            """
-        )
-        self.known: set[str] = set()
-        self.shards: set[str] = set()
-        self._look()
-
-    def _look(self) -> None:
-        self.known = {sha for (sha,) in self._db.execute("select sha256 from clips")}
-        self.shards = {shard for (shard,) in self._db.execute("select distinct shard from clips")}
-
-    def forget_all_but(self, there: dict[str, int]) -> None:
-        """Keep the clips of these shards, as far as their bytes reach."""
-        ends = self._db.execute("select shard, max(start + samples) from clips group by shard").fetchall()
-        gone = [(shard,) for shard, end in ends if there.get(shard, -1) < 2 * end]
-        with self._db:
-            self._db.executemany("delete from clips where shard = ?", gone)
-        self._look()
-
-    def sha256_of(self, example: Example, status: os.stat_result) -> str | None:
-        """The content of a file that has not changed since it was hashed."""
-        asked = (*_place(example), status.st_size, status.st_mtime_ns)
-        sql = "select sha256 from files where path = ? and first = ? and size = ? and mtime_ns = ?"
-        row = self._db.execute(sql, asked).fetchone()
-        return None if row is None else str(row[0])
-
-    def remember(self, found: Iterable[tuple[Example, os.stat_result, str]]) -> None:
-        """Keep what files were found to hold."""
-        rows = [(*_place(example), stat.st_size, stat.st_mtime_ns, sha) for example, stat, sha in found]
-        with self._db:
-            self._db.executemany("insert or replace into files values (?, ?, ?, ?, ?)", rows)
-
-    def enter(self, waveforms: Sequence[Waveform]) -> None:
-        """Keep where these lie, all or none."""
-        rows = [(one.sha256, one.shard, one.start, one.samples, one.scales.tobytes()) for one in waveforms]
-        with self._lock, self._db:
-            self._db.executemany("insert or replace into clips values (?, ?, ?, ?, ?)", rows)
-
-    def waveforms(self, wanted: set[str]) -> dict[str, Waveform]:
-        """Where these contents lie, of those that are here."""
-        rows = self._db.execute("select * from clips")
-        return {
-            sha: Waveform(sha, shard, start, samples, np.frombuffer(scales, np.float32))
-            for sha, shard, start, samples, scales in rows
-            if sha in wanted
-        }
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-
-def _place(example: Example) -> tuple[bytes, int]:
-    return os.fsencode(example.audio.absolute()), example.span[0] if example.span else -1
-
-
-def _hashes(examples: Sequence[Example], index: _Index, on_progress: OnProgress) -> list[str | AudioError]:
+def _hashes(examples: Sequence[Example], index: Index, on_progress: OnProgress) -> list[str | AudioError]:
     """Of each example its content's sha256, or why it can't be read."""
     fresh: list[tuple[Example, os.stat_result, str]] = []
 

@@ -84,3 +84,20 @@ def test_no_torch_is_needed(folder):
     path = write_lines(folder / "m.jsonl", [{"audio": "0.wav"}])
     result = subprocess.run([sys.executable, "-c", BLOCKED, str(path)], capture_output=True, text=True, check=True)
     assert result.stdout == "1\n"
+
+
+LEAN = """
+import sys
+sys.modules["pycountry"] = None
+sys.argv[0] = "earshot"
+from earshot.cli import main
+main()
+"""
+
+
+def test_without_the_extra_the_command_says_which_it_needs(folder):
+    path = write_lines(folder / "m.jsonl", [{"audio": "0.wav", "captions": "x"}])
+    command = [sys.executable, "-c", LEAN, "train", "check", str(path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "pip install 'earshot[train]'" in result.stderr

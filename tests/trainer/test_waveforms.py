@@ -23,7 +23,8 @@ from engine.errors import AudioError
 from tests.trainer.clips import RATE_HZ, examples_of, write_clip
 from trainer import waveforms
 from trainer.examples import DataError, Example
-from trainer.waveforms import STEP, Waveform, Waveforms, _quantised
+from trainer.waveform_index import Waveform
+from trainer.waveforms import STEP, Waveforms, _quantised
 
 
 def names(folder: Path) -> set[str]:
