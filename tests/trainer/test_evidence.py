@@ -11,9 +11,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from exporters.towers import AudioConfig, AudioTower, TextConfig, TextTower
 from trainer.loop import Plan
+from trainer.metrics import first_ranks
 from trainer.parallel import LANGUAGES
 from trainer.recipes.enhanced import MIXES, read_translations
-from trainer.recipes.evidence import Exam, FeatureTowers, difference, estimate, kept
+from trainer.recipes.evidence import Exam, FeatureTowers, difference, estimate, first_ranks_unsorted, kept
 
 TEXTS = ["rain", "rain on a roof", "a dog barks", "wind", "a very long tale of wind and rain"]
 AUDIO = AudioConfig(stem=4, blocks=((4, 2), (8, 2), (8, 2), (8, 2)), classes=3, hidden=4, dim=8)
@@ -87,6 +88,14 @@ def test_a_sound_is_its_best_window_and_any_sound_of_a_text_will_do():
     np.testing.assert_allclose(marks["t2a ap"], [(1 + 2 / 2) / 2, 1])
     asked = exam.found_by(Given(), np.array([1]), ["x"])  # type: ignore[arg-type]
     np.testing.assert_array_equal(asked["t2a"], [3])
+
+
+def test_ranks_are_those_of_the_metrics_ties_included():
+    chance = np.random.default_rng(3)
+    scores = chance.integers(0, 6, (40, 30)).astype(np.float32)
+    right = chance.random((40, 30)) < 0.1
+    right[:, 0] |= ~right.any(axis=1)
+    np.testing.assert_array_equal(first_ranks_unsorted(scores, right), first_ranks(scores, right))
 
 
 def test_an_interval_holds_what_seeds_and_queries_would_give():

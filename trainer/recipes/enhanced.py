@@ -9,14 +9,16 @@ those of other languages. Every run is kept as soon as it is done, so the same c
 
 from __future__ import annotations
 
+import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.starter import load_checkpoint
@@ -27,7 +29,18 @@ from trainer.loop import Plan, train
 from trainer.losses import project
 from trainer.metrics import Floats
 from trainer.parallel import LANGUAGES
-from trainer.recipes.evidence import TEMPERATURE, Exam, FeatureTowers, Ground, Losses, exam_of, kept
+from trainer.recipes.designs import line
+from trainer.recipes.evidence import (
+    TEMPERATURE,
+    Exam,
+    FeatureTowers,
+    Ground,
+    Losses,
+    difference,
+    exam_of,
+    kept,
+    publish,
+)
 from trainer.recipes.starter import DIM, SEED
 from trainer.vocabulary import starting_vectors
 
@@ -187,3 +200,61 @@ class Enhanced(Ground):
 
         name = f"{mix.start}-{mix.ratio:g}-{'+'.join(mix.languages)}-{seed}"
         return kept(self.runs / f"{name}.npz", work)
+
+    @cached_property
+    def asked_known(self) -> NDArray[np.bool_]:
+        """Which of the translated texts of the test part also were learnt from, on other clips."""
+        return np.array([text in self.known for text in self.exam.texts if text in self.translations])
+
+    def over_seeds(self, mix: Mix, name: str) -> Floats:
+        """Marks ``[seeds, queries]`` of a mix."""
+        return np.stack([self.marks(mix, seed)[name] for seed in SEEDS])
+
+    def over_languages(self, mix: Mix) -> Floats:
+        """AP@10 ``[seeds, queries]`` of the translated texts, a mean over the seven languages."""
+        return np.mean([self.over_seeds(mix, f"{language} t2a ap") for language in OTHERS], axis=0)
+
+
+def english_table(work: Enhanced) -> Iterator[str]:
+    """What English words find, on the whole test part."""
+    yield line("learnt with", "text to audio R@1", "mAP@10", "audio to text R@1", "mAP@10", "text to audio R@1, less")
+    yield line("---", *["---:"] * 5)
+    base = work.over_seeds(MIXES[0], "t2a") <= 1
+    for mix in MIXES:
+        found = {name: work.over_seeds(mix, name) for name in ("t2a", "t2a ap", "a2t", "a2t ap")}
+        hits = {name: (found[name] <= 1).astype(np.float64) for name in ("t2a", "a2t")}
+        cells = (hits["t2a"], found["t2a ap"], hits["a2t"], found["a2t ap"])
+        less = difference(hits["t2a"], base.astype(np.float64)) if mix is not MIXES[0] else "-"
+        yield line(mix.name, *(f"{values.mean():.3f}" for values in cells), less)
+
+
+def language_table(work: Enhanced) -> Iterator[str]:
+    """What translated words find: mAP@10."""
+    known = work.asked_known
+    yield line("learnt with", *LANGUAGES, "seven, known texts", "seven, new texts", "seven, less")
+    yield line("---", *["---:"] * (len(LANGUAGES) + 3))
+    base = work.over_languages(MIXES[0])
+    for mix in MIXES:
+        cells = [work.over_seeds(mix, f"{language} t2a ap").mean() for language in LANGUAGES]
+        seven = work.over_languages(mix)
+        cells += [seven[:, known].mean(), seven[:, ~known].mean()]
+        less = difference(seven, base) if mix is not MIXES[0] else "-"
+        yield line(mix.name, *(f"{value:.3f}" for value in cells), less)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what isn't done yet, print the tables and write them beside the runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with sounds.csv")
+    parser.add_argument("--out", type=Path, default=Path("runs/starter"), help="where the starter keeps its stages")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    work = Enhanced(chosen.data, chosen.out)
+    for mix in MIXES:
+        for seed in SEEDS:
+            work.marks(mix, seed)
+    publish([*english_table(work), "", *language_table(work)], work.runs)
+
+
+if __name__ == "__main__":
+    main()
