@@ -14,7 +14,7 @@ from trainer.examples import Example
 
 #: Which column names the clip, and which holds its caption; the first that is there.
 CLIP_KEYS = ("audio", "path", "file", "file_name", "fname")
-CAPTION_KEYS = ("caption", "captions", "text", "prediction")
+CAPTION_KEYS = ("caption", "captions", "moments", "text", "prediction")
 
 
 class SaidError(EarshotError):

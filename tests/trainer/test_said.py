@@ -30,9 +30,12 @@ def test_tables(tmp_path: Path, name: str, text: str) -> None:
 
 
 def test_of_a_clips_moments_the_surest_speaks(tmp_path: Path) -> None:
-    moments = [{"text": "hum", "score": 0.2}, {"text": "a dog barks", "score": 0.7}, {"text": "wind", "score": 0.5}]
-    table = write(tmp_path / "a.json", json.dumps({"files": [{"path": "a.wav", "captions": moments}]}))
-    assert read_said(table) == {"a.wav": "a dog barks"}
+    moments = [("hum", 0.2), ("a dog barks", 0.7), ("wind", 0.5)]
+    told = [
+        {"path": "a.wav", "moments": [{"start_s": 0.0, "caption": text, "score": score} for text, score in moments]}
+    ]
+    assert read_said(write(tmp_path / "a.json", json.dumps(told))) == {"a.wav": "a dog barks"}
+    assert read_said(write(tmp_path / "b.json", json.dumps({"files": told}))) == {"a.wav": "a dog barks"}
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ PAIRS, SHORTEST_PAIRED, SEED = 600, 2, 1
 #: Sounds and their phrasings, beside the tagger's classes.
 PHRASED = ("actions.tsv", "things.tsv", "everyday_*.tsv")
 SENTENCE_WEIGHT = 3
+#: Longer translated captions tell of three sounds and more, which one vector doesn't hold.
+MOST_WORDS = 12
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class Work:
 
     @cached_property
     def shipped_lessons(self) -> tuple[list[str], list[str]]:
-        """What the shipped decoder learns to say, and in which languages: our own texts, and 7,000 translated captions.
+        """What the shipped decoder learns to say, and in which languages: our own texts, and translated captions.
 
         Our sentences come up ``SENTENCE_WEIGHT`` times; the names of sounds, a word or two, are left to search.
         """
@@ -176,7 +178,7 @@ class Work:
                 told.append((AND[lang].format(texts[-1], partner.phrasings[lang][-1]), lang))
         with (self.data / "text" / "audiocaps_eng_jpn.csv").open(encoding="utf-8", newline="") as stream:
             for row in csv.DictReader(stream):
-                if row["eng"] and row["jpn"] and row["eng"] not in self.echoes:
+                if 0 < len(row["eng"].split()) <= MOST_WORDS and row["jpn"] and row["eng"] not in self.echoes:
                     told += [(row["eng"].strip(" .").lower(), "eng"), (row["jpn"].strip(" 。"), "jpn")]
         return [text for text, _ in told], [lang for _, lang in told]
 
@@ -218,7 +220,7 @@ def ship(work: Work) -> None:
 
 def verdict(work: Work) -> None:
     """Print what the bundle's captions of the dev split are worth."""
-    from trainer.recipes.caption_shipping import verdict as judge
+    from trainer.recipes.caption_verdict import verdict as judge
 
     print(judge(work))
 

@@ -1,0 +1,66 @@
+"""What the starter's captions are worth, asked through the engine as a user would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine.bundle import open_bundle
+from engine.captioner import Captioner
+from engine.memory.captions import ShippedCaptions
+from engine.types import FloatArray, Remembered
+from exporters.amend import amend
+from trainer.caption_metrics import sound_figures, text_figures
+from trainer.evaluate import Figure, table
+from trainer.recipes.caption_shipping import MOST_REMEMBERED, told_before
+from trainer.recipes.captions import Work, centres
+from trainer.references import Referenced
+
+PROTOCOL = (
+    "Asked once, on the dev split: English captions of 223 recordings of 45 kinds, each from the mean of its windows, "
+    "against four captions of its kind written beforehand by the writer of the memory (a language model), who had only "
+    "the kinds' names. No caption of these is remembered or was learnt."
+)
+
+
+def said(work: Work, sounds: FloatArray, **asked: Any) -> list[str]:
+    """What the bundle says in English of sounds ``[n, dim]``, out of its own memory; ``asked``: see ``Captioner``."""
+    bundle = open_bundle(work.bundle)
+    held = ShippedCaptions(work.bundle / "memory.npz", work.encoders.space.dim)
+    captioner = Captioner(bundle, work.encoders, _Counted(held), device="cpu", threads=1, **asked)
+    return [caption.text for caption in captioner.caption(sounds)]
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """The shipped captions as ``Captioner`` asks for them."""
+
+    held: ShippedCaptions
+
+    def nearest(self, vector: FloatArray, k: int) -> list[Remembered]:
+        """See ``Remembering.nearest``."""
+        return self.held.nearest(vector, k)
+
+    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
+        """See ``Remembering.texts``."""
+        return self.held.texts(limit)
+
+    def count(self) -> int:
+        """See ``Remembering.count``."""
+        return len(self.held.texts(MOST_REMEMBERED)[1])
+
+
+def judged(work: Work, clips: Sequence[Referenced], heard: Sequence[FloatArray], **asked: Any) -> list[Figure]:
+    """What the bundle's captions of ``clips`` are worth; ``heard`` are their windows ``[windows, dim]``."""
+    told = said(work, centres(heard), **asked)
+    vectors = work.encoded([text or "." for text in told])
+    return text_figures(told, [clip.captions for clip in clips]) + sound_figures(vectors, heard)
+
+
+def verdict(work: Work) -> str:
+    """The bundle's captions of the dev split: written on its card, and returned as a table."""
+    found = judged(work, work.dev, work.heard("dev", work.dev))
+    told = {"protocol": PROTOCOL, "scores": [asdict(figure) for figure in found]}
+    amend(work.bundle, {"captions": {**told_before(work.bundle), **told}})
+    return table(found)
