@@ -36,6 +36,30 @@ def test_indexing_and_searching_need_no_torch(tmp_path: Path):
     assert like.endswith("siren_wail.wav")
 
 
+EVALUATED = (
+    BLOCKED.partition("from earshot")[0]
+    + """
+from earshot.commands import app
+app(["eval", "starter", "--data", sys.argv[1], "--json"])
+"""
+)
+
+
+def test_evaluating_needs_no_torch(tmp_path: Path):
+    write_sounds(tmp_path / "sounds")
+    rows = [
+        {"audio": f"sounds/alarms/{name}.wav", "captions": [name.replace("_", " ")], "tags": [name]}
+        for name in ("siren_wail", "doorbell_ding_dong")
+    ]
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    result = subprocess.run([sys.executable, "-c", EVALUATED, str(data)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert told["protocol"]["clips"] == 2
+    assert {figure["task"] for figure in told["bundles"]["starter"]} == {"text-to-audio", "audio-to-text", "zero-shot"}
+
+
 def test_help_imports_neither_the_model_nor_the_store():
     code = (
         "import sys, earshot.commands; "

@@ -61,7 +61,7 @@ def test_every_command_has_help_with_an_example(name: str):
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_documented_command_exists(document: str):
     text = (ROOT / document).read_text(encoding="utf-8")
-    for words in re.findall(r"^(?:\$ )?earshot ([a-z]+(?: [a-z]+)?)", text, re.MULTILINE):
+    for words in re.findall(r"^(?:\$ )?earshot ([a-z]+(?: [a-z-]+)?)", text, re.MULTILINE):
         first = words.split(" ")[0]
         assert words in COMMANDS or first in (*COMMANDS, "eval"), f"{document} names `earshot {words}`, which does not exist"
 
