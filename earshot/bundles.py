@@ -40,7 +40,7 @@ CollapsedOption = Annotated[
 ]
 GateOption = Annotated[
     Path | None,
-    typer.Option("--gate", help="Labelled sounds (CSV: path, text) to measure retrieval on."),
+    typer.Option("--gate", help="Labelled sounds (CSV: path, text) to measure retrieval and calibrate relevance on."),
 ]
 NameArgument = Annotated[str, typer.Argument(help="A bundle's name or folder.", show_default=False)]
 
@@ -50,7 +50,9 @@ NameArgument = Annotated[str, typer.Argument(help="A bundle's name or folder.", 
     "  earshot bundle export ./clap --precision int8 --out clap-int8"
 )
 def export(
-    source: Annotated[str, typer.Argument(help="A checkpoint's file or folder, or its name on the Hugging Face Hub.")],
+    source: Annotated[
+        str, typer.Argument(help="A checkpoint's file or folder, a bundle of ours, or a name on the Hugging Face Hub.")
+    ],
     precision: PrecisionOption = PrecisionChoice.fp32,
     out: Annotated[
         Path | None, typer.Option("--out", help="The bundle's folder. \\[default: one where bundles are registered]")
