@@ -58,6 +58,9 @@ def evaluate(
     prompt: Annotated[
         str, typer.Option("--prompt", help="What a tag is put into, such as 'this is a sound of {}'.")
     ] = "{}",
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also learn the tags from split train, or fold by fold, by a linear probe.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="A folder for eval.json, eval.md and eval.svg.", readable=False)
     ] = None,
@@ -71,6 +74,7 @@ def evaluate(
     """
     from earshot.places import expanded
     from trainer.manifest import read_data
+    from trainer.probe import LEARNT
     from trainer.verdict import chosen, judge
 
     if len(bundles) > 2:
@@ -78,10 +82,16 @@ def evaluate(
     if "{}" not in prompt:
         raise typer.BadParameter("expected {} where the tag is to stand", param_hint="--prompt")
     encoders = _encoders(bundles)
-    examples, split = chosen(read_data(expanded(data)).examples, split)
-    with _progress(len(examples), not as_json) as draw:
-        verdict = judge(encoders, examples, prompt, draw)
+    there = read_data(expanded(data)).examples
+    examples, split = chosen(there, split)
+    learnt = [example for example in there if example.split in LEARNT and split not in (example.split, "all")]
+    with _progress(len(examples) + probe * len(learnt), not as_json) as draw:
+        verdict = judge(encoders, examples, prompt, draw, learnt if probe else None)
     verdict.protocol = {"data": str(data), "split": split} | verdict.protocol
+    if probe:
+        verdict.protocol["probe"] = (
+            f"logistic regression, learnt from {len(learnt) or 'the other folds of these'} clips"
+        )
     _tell(verdict, out, as_json)
     if verdict.skipped:
         raise typer.Exit(EXIT_FAILED_FILES)

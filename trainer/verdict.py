@@ -20,7 +20,8 @@ from engine.encoders import BATCH_WINDOWS, Encoders
 from engine.errors import AudioError, EarshotError
 from engine.types import FloatArray, Space, Window
 from engine.windows import cut
-from trainer.metrics import choices
+from trainer.metrics import Relevance, Scores, choices
+from trainer.probe import ProbeError, folds, probed
 from trainer.scores import (
     ROUNDS,
     SEED,
@@ -44,6 +45,7 @@ Key: TypeAlias = tuple[str, str, str, str]
 #: Asked of the first of these splits that the data have.
 SPLITS = ("test", "eval", "evaluation", "dev", "development", "val", "valid", "validation")
 #: A tag is asked for by its name alone; published figures often put it into a sentence.
+ALL = "all"
 PROMPT = "{}"
 #: Beyond this share of captions that several clips have, retrieval by captions says little.
 MOST_SHARED = 0.2
@@ -105,13 +107,13 @@ class Verdict:
 
 
 def chosen(examples: Sequence[Example], split: str | None) -> tuple[list[Example], str]:
-    """The examples to ask about, and their split: the named one, else the first of ``SPLITS`` that is there, else the
-    only one. Raises ``EvaluationError`` where there are none.
+    """The examples to ask about, and their split: the named one (``all`` for all), else the first of ``SPLITS`` that is
+    there, else the only one. Raises ``EvaluationError`` where there are none.
     """
     known = Counter(example.split for example in examples)
     if split is None:
         split = next((name for name in SPLITS if name in known), next(iter(known)) if len(known) == 1 else None)
-    wanted = [example for example in examples if example.split == split]
+    wanted = [example for example in examples if split in (example.split, ALL)]
     if not wanted:
         there = ", ".join(f"{name} ({count})" for name, count in sorted(known.items())) or "clips"
         raise EvaluationError(
@@ -127,26 +129,35 @@ def judge(
     examples: Sequence[Example],
     prompt: str = PROMPT,
     on_clip: Callable[[str, int], None] = lambda _, __: None,
+    learnt: Sequence[Example] | None = None,
 ) -> Verdict:
     """Ask one or two bundles, by name, about the same clips. ``on_clip``: the bundle and how many it has heard.
+
+    With ``learnt``, examples to learn kinds of sounds from, a linear probe as well; an empty sequence means by
+    cross-validation over the splits of ``examples``. Raises ``ProbeError`` where that can't be.
 
     Raises ``EvaluationError`` if the clips have neither captions nor tags, or none can be heard; ``BundleError``.
     """
     if not any(example.captions or example.tags for example in examples):
         raise EvaluationError(f"{len(examples)} clips without captions or tags", "some that say what is heard")
-    heard, skipped = _heard_by_all(bundles, examples, on_clip)
+    all_examples = [*examples, *(learnt or ())]
+    heard, skipped = _heard_by_all(bundles, all_examples, on_clip)
     kept = [example for number, example in enumerate(examples) if number not in skipped]
+    taught = [example for number, example in enumerate(learnt or (), len(examples)) if number not in skipped]
     if not kept:
         raise EvaluationError(
             f"{len(skipped)} clips, none of which can be heard", "sounds", next(iter(skipped.values()))
         )
     verdict = Verdict(_protocol(bundles, kept, prompt))
-    verdict.skipped = [(_name(examples[number]), reason) for number, reason in sorted(skipped.items())]
+    verdict.skipped = [(_name(all_examples[number]), reason) for number, reason in sorted(skipped.items())]
     weights = drawings(len(kept))
     asked = []
     for name, encoders in bundles.items():
-        mine = Heard.of([vectors for number, vectors in enumerate(heard[name]) if number not in skipped])
+        everything = Heard.of([vectors for number, vectors in enumerate(heard[name]) if number not in skipped])
+        mine = everything.part(0, len(kept))
         statistics = retrieval(encoders, mine, kept) | zero_shot(encoders, mine, kept, prompt)
+        if learnt is not None:
+            statistics |= linear_probe(everything, kept, taught)
         verdict.bundles[name] = [Figure.of(key, measured(s, weights), s.count) for key, s in statistics.items()]
         asked.append(statistics)
     if len(asked) == 2:
@@ -178,12 +189,33 @@ def zero_shot(encoders: Encoders, heard: Heard, examples: Sequence[Example], pro
     if len(names) < 2:
         return {}
     texts = encoders.text.encode_text([prompt.format(name.replace("_", " ")) for name in names])
-    scores = heard.scores(texts)[:, tagged]
-    relevant = np.array([[name in examples[number].tags for number in tagged] for name in names])
+    return _of_kinds("zero-shot", heard.scores(texts)[:, tagged], _relevant(examples, names)[:, tagged], tagged)
+
+
+def linear_probe(heard: Heard, asked: Sequence[Example], learnt: Sequence[Example]) -> dict[Key, Statistic]:
+    """As ``zero_shot``, but of a probe that learns the tags; ``heard`` are the clips asked about, then those learnt."""
+    tagged = [example for example in (*asked, *learnt) if example.tags]
+    rows = np.array([number for number, example in enumerate((*asked, *learnt)) if example.tags], np.int64)
+    clips = rows[rows < len(asked)]
+    names = sorted({tag for example in tagged for tag in example.tags})
+    if len(names) < 2 or not len(clips):
+        raise ProbeError(f"{len(names)} tags, of {len(clips)} clips to ask about", "two at least")
+    relevant = _relevant(tagged, names)
+    scores = probed(heard.pooled()[rows], relevant, folds(tagged[: len(clips)], tagged[len(clips) :]))
+    return _of_kinds("linear probe", scores[:, : len(clips)], relevant[:, : len(clips)], clips)
+
+
+def _relevant(examples: Sequence[Example], names: Sequence[str]) -> Relevance:
+    """Which clip has which tag, ``[tags, clips]``."""
+    return np.array([[name in example.tags for example in examples] for name in names])
+
+
+def _of_kinds(task: str, scores: Scores, relevant: Relevance, clips: Integers) -> dict[Key, Statistic]:
+    """Accuracy where each clip has one tag, and mAP, from ``[tags, m]`` of the ``clips [m]``."""
     found: dict[Key, Statistic] = {}
     if (relevant.sum(axis=0) == 1).all():
-        found["zero-shot", "", "", "accuracy"] = Mean(choices(scores.T, relevant.argmax(axis=0)), tagged)
-    found["zero-shot", "", "", "mAP"] = ClassPrecision(scores, relevant, tagged)
+        found[task, "", "", "accuracy"] = Mean(choices(scores.T, relevant.argmax(axis=0)), clips)
+    found[task, "", "", "mAP"] = ClassPrecision(scores, relevant, clips)
     return found
 
 

@@ -13,6 +13,7 @@ import pytest
 from engine.fakes import FakeEncoders
 from tests.sounds import tone, write_sound
 from trainer.examples import Caption, Example
+from trainer.probe import ProbeError
 from trainer.verdict import EvaluationError, chosen, judge
 from trainer.verdict_report import markdown, plot, save
 
@@ -143,3 +144,23 @@ def test_evaluating_needs_no_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_probe_learns_names_that_no_text_has(tmp_path: Path):
+    """Tags that are no words to the text tower: told by the probe, from other clips or fold by fold, not zero-shot."""
+    one, two = (examples(tmp_path / name, name) for name in ("train", "test"))
+    one, two = (
+        [Example(e.id, e.audio, (), (f"kind {'xyz'[n % 3]}",), e.split) for n, e in enumerate(part)]
+        for part in (one, two)
+    )
+    verdict = judge({"a": FakeEncoders(dim=64)}, two, learnt=one)
+    assert figure(verdict, "a", "linear probe accuracy").value == 1.0
+    assert figure(verdict, "a", "linear probe mAP").value == 1.0
+    assert figure(verdict, "a", "zero-shot accuracy").value < 1.0
+    assert figure(verdict, "a", "linear probe accuracy").count == 6
+    assert verdict.protocol["clips"] == 6
+    crossed = judge({"a": FakeEncoders(dim=64)}, one + two, learnt=[])
+    assert figure(crossed, "a", "linear probe accuracy").value == 1.0
+    assert figure(crossed, "a", "linear probe accuracy").count == 12
+    with pytest.raises(ProbeError, match="0 tags"):
+        judge({"a": FakeEncoders()}, [Example(e.id, e.audio, (Caption("band63"),)) for e in two], learnt=one[:0])
