@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from exporters.base import find_base, load_base
@@ -100,6 +101,7 @@ class _Run:
         self.settings, self.method, self._on_progress = settings, check_method(settings.method), on_progress
         base = find_base(settings.base, bundles)
         source = load_base(base)
+        AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
         self.accelerator = Accelerator(mixed_precision=settings.precision)
         self.folder = RunFolder(out)
         torch.manual_seed(settings.seed)

@@ -100,16 +100,16 @@ class Translations:
 
     def add(self, examples: Sequence[Example], languages: Sequence[str], seed: int) -> list[Example]:
         """The examples with a translation of one English caption, taken by chance, in each language they lack."""
-        wanted: dict[str, dict[str, str]] = {}
+        wanted: dict[str, dict[str, str]] = {language: {} for language in languages}
         for example in examples:
             english = [caption.text for caption in example.captions if caption.lang == DEFAULT_LANGUAGE]
             chance = chance_of(seed, 0, example)
             for language in languages:
                 if english and all(caption.lang != language for caption in example.captions):
                     text = english[int(chance.integers(len(english)))]
-                    wanted.setdefault(language, {})[example.id] = text
+                    wanted[language][example.id] = text
         for language, texts in wanted.items():
-            self._fill(list(dict.fromkeys(texts.values())), language)
+            self._fill([*dict.fromkeys(texts.values())], language)
         return [self._with(example, wanted) for example in examples]
 
     def _with(self, example: Example, wanted: Mapping[str, Mapping[str, str]]) -> Example:

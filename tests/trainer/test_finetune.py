@@ -1,0 +1,228 @@
+"""Fine-tuning on tiny towers: what is interrupted goes on with the same numbers, and what goes wrong loses nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import trainer.finetune as finetuning
+from engine.errors import EarshotError
+from tests.trainer import tiny_towers
+from trainer.finetune import Report, finetune
+from trainer.run import RunFolder
+from trainer.settings import Settings, TrainingError
+
+RATE_HZ = 16_000
+TEXTS = ("a dog barks", "rain on the roof", "the bell rings", "wind", "loud dog", "far bell")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, captioned clips (the last two are called the same) and clips without captions."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finetune")
+    tiny_towers.own(folder=folder / "base")
+    chance = np.random.default_rng(0)
+    rows = []
+    for number in range(8):
+        hz = 200 * 1.5 ** (number % 6)
+        samples = 0.3 * np.sin(2 * np.pi * hz * np.arange(RATE_HZ) / RATE_HZ) + 0.01 * chance.standard_normal(RATE_HZ)
+        soundfile.write(folder / f"{number}.wav", samples, RATE_HZ)
+        texts = [TEXTS[min(number, 5)], {"text": "chien" if number else "pluie", "lang": "fra"}]
+        rows.append({"audio": f"{number}.wav", "captions": texts, "split": "train"})
+    rows.append({"audio": "7.wav", "captions": ["far bell"], "split": "val"})
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "others").mkdir()
+    for number in range(6):
+        soundfile.write(folder / "others" / f"{number}.flac", 0.2 * chance.standard_normal(RATE_HZ), RATE_HZ)
+    return folder
+
+
+Run = Callable[..., Report]
+
+
+@pytest.fixture
+def run(place: Path, tmp_path: Path) -> Run:
+    def run(out: str = "run", stop_after: int | None = None, **given: Any) -> Report:
+        told = {"base": str(place / "base"), "data": str(place / "data.jsonl"), "epochs": 3, "batch": 4, "rate": 1e-3}
+        told |= {"unlabelled": str(place / "others")}
+        return finetune(Settings(**told | given), tmp_path / out, cache=place / "cache", stop_after=stop_after)
+
+    return run
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = RunFolder(folder).load()["model"]
+    return state
+
+
+@pytest.mark.parametrize("method", ["finetune", "concatenate", "composed"])
+def test_an_interrupted_run_ends_in_the_same_numbers(run: Run, tmp_path: Path, method: str) -> None:
+    settings = {"method": method, "languages": ("fra",), "le_ratio": 0.5}
+    whole = run("whole", **settings)
+    for stop in (1, 3, None):  # within an epoch, within the next one, to the end
+        report = run("parts", stop_after=stop, **settings)
+    assert (report.steps, report.steps_planned) == (whole.steps, whole.steps_planned) == (6, 6)
+    assert report.spared == whole.spared > 0  # two clips are called the same
+    one, other = RunFolder(tmp_path / "whole").load(), RunFolder(tmp_path / "parts").load()
+    assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
+    for before, after in zip(one["optimiser"]["state"].values(), other["optimiser"]["state"].values(), strict=True):
+        assert all(torch.equal(before[name], after[name]) for name in before)
+    last = [json.loads((tmp_path / name / "curve.jsonl").read_text().splitlines()[-1]) for name in ("whole", "parts")]
+    assert last[0] == last[1]
+    assert last[0]["val text-to-audio R@1"] == 1.0  # a single clip finds itself
+    assert "<polyline" in (tmp_path / "whole" / "curve.svg").read_text()
+
+
+def test_what_is_learnt_fits_better(run: Run, tmp_path: Path) -> None:
+    run(epochs=20)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "curve.jsonl").read_text().splitlines()]
+    losses = [row["total"] for row in rows if "total" in row]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_only_the_named_parts_learn(run: Run, place: Path, tmp_path: Path) -> None:
+    run(method="composed", learn=("a2t",))
+    base = tiny_towers.load(place / "base", "tiny")
+    assert base.audio is not None
+    after = weights(tmp_path / "run")
+    for name, value in base.audio.module.state_dict().items():
+        assert torch.equal(after[f"audio.{name}"], value)
+    run("other", method="composed", learn=("a2t",), epochs=6)
+    assert not torch.equal(after["a2t.layers.0.weight"], weights(tmp_path / "other")["a2t.layers.0.weight"])
+
+
+def test_the_temperature_may_be_learnt(run: Run, tmp_path: Path) -> None:
+    run("fixed")
+    run("learnt", learn_temperature=True)
+    assert float(RunFolder(tmp_path / "fixed").load()["log_temperature"]) == pytest.approx(math.log(0.07))
+    assert float(RunFolder(tmp_path / "learnt").load()["log_temperature"]) != pytest.approx(math.log(0.07), abs=1e-4)
+
+
+def test_half_precision_stays_finite(run: Run) -> None:
+    found, exact = run("half", precision="bf16", epochs=1).losses, run("whole", epochs=1).losses
+    assert found["total"] == pytest.approx(exact["total"], rel=0.2)
+    assert found["total"] != exact["total"]
+
+
+# What goes wrong
+
+
+def test_other_settings_are_refused_with_what_differs(run: Run) -> None:
+    run(stop_after=1)
+    with pytest.raises(TrainingError, match=r"rate: 0\.001 there, 0\.002 now; seed: 1 there, 5 now"):
+        run(rate=0.002, seed=5)
+
+
+def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_checkpoint(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(stop_after=2)
+    kept = (tmp_path / "run" / "last.pt").read_bytes()
+
+    def broken(*args: Any) -> dict[str, torch.Tensor]:
+        losses = losses_of(*args)
+        return losses if len(seen) > 1 or seen.append(0) else {**losses, "total": losses["total"] * torch.nan}
+
+    seen: list[int] = []
+    losses_of = finetuning.losses_of
+    monkeypatch.setattr(finetuning, "losses_of", broken)
+    with pytest.raises(TrainingError, match=r"step 3 \(total nan.*\d\.wav.*last good checkpoint"):
+        run()
+    assert (tmp_path / "run" / "last.pt").read_bytes() == kept
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(stop_after=2)
+    kept = (tmp_path / "run" / "last.pt").read_bytes()
+
+    def full(state: Any, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match=r"No space left.*make room"):
+        run()
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "last.pt").read_bytes() == kept
+    assert not list((tmp_path / "run").glob("*.draft"))
+    assert run().steps == 6
+
+
+def test_a_run_killed_while_saving_goes_on_from_the_checkpoint_before(run: Run, tmp_path: Path) -> None:
+    run("whole")
+    run(stop_after=2)
+    (tmp_path / "run" / "last.pt.draft").write_bytes(b"half of a checkpoint")
+    assert run().steps == 6
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_ctrl_c_saves_and_ends(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = finetuning._Run._step
+
+    def interrupted(self: Any, number: int, *args: Any) -> dict[str, float]:
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, number, *args)
+
+    monkeypatch.setattr(finetuning._Run, "_step", interrupted)
+    report = run()
+    assert report.interrupted
+    assert report.steps == RunFolder(tmp_path / "run").load()["step"] == 2
+    monkeypatch.undo()
+    assert run().steps == 6
+
+
+def test_a_batch_larger_than_the_data_is_refused(run: Run) -> None:
+    with pytest.raises(EarshotError, match="9"):
+        run(batch=9)
+
+
+def test_a_folder_with_other_things_is_no_place_for_a_run(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letters.txt").write_text("dear")
+    with pytest.raises(TrainingError, match="other things"):
+        run()
+
+
+def test_data_without_captions_is_refused(run: Run, place: Path) -> None:
+    with pytest.raises(TrainingError, match="no clip with a caption"):
+        run(data=str(place / "others"))
+
+
+def test_a_damaged_checkpoint_is_said(run: Run, tmp_path: Path) -> None:
+    run(stop_after=1)
+    (tmp_path / "run" / "last.pt").write_bytes(b"PK" + bytes(100))
+    with pytest.raises(TrainingError, match="begins anew"):
+        run()
+
+
+# Several processes
+
+
+def test_two_processes_find_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
+    told = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | told
+    command = [sys.executable, "-W", "error", "-m", "tests.trainer.two", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / f"{world}.pt", weights_only=True) for world in (1, 2))
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
+    assert one["grads"].keys() == two["grads"].keys()
+    for name, wanted in one["grads"].items():
+        assert torch.allclose(two["grads"][name], wanted, rtol=1e-4, atol=1e-6), name
+    assert sum(float(grad.abs().sum()) for grad in one["grads"].values()) > 1
+    assert one["spared"] == two["spared"] > 0
