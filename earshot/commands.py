@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,14 @@ from indexer.paths import path_text, text_path
 
 if TYPE_CHECKING:
     from engine.types import Moment
+
+
+class ByChoice(StrEnum):
+    """By what sounds are found."""
+
+    meaning = "meaning"
+    keywords = "keywords"
+    both = "both"
 
 
 class _Commands(TyperGroup):
@@ -190,6 +199,9 @@ def search(
         float | None,
         typer.Option(min=0, max=1, help="Leave out the less relevant. \\[default: the model's cutoff]"),
     ] = None,
+    by: Annotated[
+        ByChoice, typer.Option("--by", help="What it sounds like, the words of its tags and captions, or both.")
+    ] = ByChoice.both,
     as_json: JsonOption = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
     null: Annotated[bool, typer.Option("-0", "--null", help="With --paths: end each with NUL, for xargs -0.")] = False,
@@ -202,7 +214,9 @@ def search(
 ) -> None:
     """Find sounds by words, by another sound, or by both at once, each with the moment to listen to."""
     with open_library(library, bundle, device) as opened:
-        moments = opened.search(words, audio=audio, k=k, filters=filters or (), min_relevance=min_relevance)
+        moments = opened.search(
+            words, audio=audio, k=k, filters=filters or (), min_relevance=min_relevance, by=by.value
+        )
         empty = not moments and not opened.status().windows
         both = {"composed": "learnt" if opened.composes else "sum"} if words is not None and audio is not None else {}
         calibrated = opened.calibrated(words, audio)

@@ -20,6 +20,7 @@ from earshot.spaces import PREVIOUS, SPACE
 from engine.bundle import Calibration
 from engine.encoders import Encoders, encode_sound, query_vectors
 from engine.errors import BundleError, EarshotError, LibraryError, MemoryStoreError, QueryError, SpaceMismatchError
+from engine.keyword_search import By, find_by_words, fused
 from engine.memory.base import Memory
 from engine.search import calibration_for, find_moments, parse_filter
 from engine.types import Device, Filter, FloatArray, Moment, Remembered
@@ -349,6 +350,7 @@ class Library:
         k: int = 10,
         filters: Sequence[str] = (),
         min_relevance: float | None = None,
+        by: By = "both",
     ) -> list[Moment]:
         """The sounds that match words, or that sound like a file, or both; best first, each with its moment.
 
@@ -357,7 +359,10 @@ class Library:
             audio: A sound file to compare with; with words, what those change or add ("but with rain").
             k: At most so many sounds, 10,000 at most.
             filters: Conditions that all must hold, e.g. ``["duration<5", "path~ambience"]``.
-            min_relevance: Leave out what is less relevant, 0..1; default: the bundle's own cutoff.
+            min_relevance: Leave out what is less relevant, 0..1; default: the bundle's own cutoff, which what is found
+                by its words may stay below.
+            by: ``meaning``, what it sounds like; ``keywords``, the words of its tags and captions, any of them, best
+                first; ``both``: those that sound like it, and those that say every word of the query.
 
         An empty list means that nothing sounds like that. Raises ``QueryError``, ``AudioError``.
         """
@@ -366,10 +371,12 @@ class Library:
             raise QueryError(f"k = {k}", f"a number of results from 1 to {MOST_RESULTS}")
         if words is None and audio is None:
             raise QueryError("no query", "words, a sound, or both")
+        if by == "keywords" and (words is None or audio is not None):
+            raise QueryError("a sound to be found by keywords", "words alone", "ask by meaning")
         where, deadline = parse_filter(filters), time.monotonic() + WAIT_S
         while True:
             try:
-                return self._find(words, audio, k, where, min_relevance)
+                return self._find(words, audio, k, where, min_relevance, by)
             except SpaceMismatchError:
                 follows = self._keep.spaces.follow(self._ledger) or not self._is_pinned
                 if not follows or time.monotonic() > deadline:
@@ -378,16 +385,20 @@ class Library:
             self._require_open()
 
     def _find(
-        self, words: str | None, audio: str | Path | None, k: int, where: Filter | None, min_relevance: float | None
+        self, words: str | None, audio: str | Path | None, k: int, where: Filter, min_relevance: float | None, by: By
     ) -> list[Moment]:
         """What `search` finds in the space that answers now. Raises ``SpaceMismatchError`` if it is switched here."""
         vectors, calibration = self._question(words, audio)
         floor = calibration.cutoff if min_relevance is None else min_relevance
         with self._keep.reading(self._encoders.space, self._tidy) as memory:
-            moments = find_moments(memory, vectors, k, calibration, where)
-            if not moments:
+            meant = find_moments(memory, vectors, k, calibration, where) if by != "keywords" else []
+            said: list[Moment] = []
+            if by != "meaning" and words is not None and audio is None:
+                said = find_by_words(memory, words, vectors[0], k, calibration, where, all_words=by == "both")
+            if not meant:
                 self._compare(memory)  # "nothing" must not be said for a memory that was lost
-        return [moment for moment in moments if moment.relevance >= floor]
+        said = [moment for moment in said if moment.relevance >= (min_relevance or 0.0)]
+        return fused([moment for moment in meant if moment.relevance >= floor], said, k)
 
     def _question(self, words: str | None, audio: str | Path | None) -> tuple[FloatArray, Calibration]:
         """What is searched with, unit ``[m, dim]``, and the curve that its cosines are read by."""

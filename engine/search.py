@@ -51,6 +51,18 @@ def find_moments(
     return [_moment(stretch, calibration) for stretch in found]
 
 
+def moments_of(
+    memory: Memory, vector: FloatArray, hits: Sequence[tuple[Hit, Filter]], calibration: Calibration
+) -> list[Moment]:
+    """The moments about these windows, one of each sound, in their order, for a query ``[dim]``.
+
+    Beside each window stands what must hold of all that its moment takes in.
+    """
+    found = [_Stretch(hit, hit, hit, hit.score, only.clauses) for hit, only in hits]
+    _grow(memory, vector, found, calibration)
+    return [_moment(stretch, calibration) for stretch in found]
+
+
 def calibration_for(words: str | None, curves: Mapping[str, Calibration]) -> Calibration:
     """The curve for a query in words, by their script where the bundle has one for it, or for a sound (None).
 
@@ -107,19 +119,23 @@ def _found_together(
 
 @dataclass(slots=True)
 class _Stretch:
-    """The windows ``first``..``last`` about the best one of a file, all above a floor; it grows at its ends."""
+    """The windows ``first``..``last`` about the best one of a file, all above a floor; it grows at its ends.
+
+    It takes in only windows of which all of ``only`` holds.
+    """
 
     best: Hit
     first: Hit
     last: Hit
     score: float
+    only: tuple[Clause, ...] = ()
 
     def beyond(self, reach: int) -> tuple[Filter, Filter]:
         """The next ``reach`` windows before and after it."""
         first, last = _index(self.first), _index(self.last)
         return (
-            Filter((_is(self.best), Clause("window", "<", first), Clause("window", ">=", first - reach))),
-            Filter((_is(self.best), Clause("window", ">", last), Clause("window", "<=", last + reach))),
+            Filter((_is(self.best), Clause("window", "<", first), Clause("window", ">=", first - reach), *self.only)),
+            Filter((_is(self.best), Clause("window", ">", last), Clause("window", "<=", last + reach), *self.only)),
         )
 
     def grow(self, before: Sequence[Hit], after: Sequence[Hit], reach: int, floor: float) -> bool:

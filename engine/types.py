@@ -127,6 +127,7 @@ class Moment:
     """Where to listen: the best stretch of one sound for one query.
 
     ``score`` is the best window's cosine, ``relevance`` the calibrated chance 0..1 that it is what was asked for.
+    ``by`` says what found it: its ``meaning``, the ``keywords`` said of it, or ``both``.
     """
 
     path: str
@@ -138,6 +139,7 @@ class Moment:
     duration_s: float
     title: str | None = None
     caption: str | None = None
+    by: str = "meaning"
     payload: Payload = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,6 +154,7 @@ class Moment:
             "duration_s": round(self.duration_s, 3),
             "title": self.title,
             "caption": self.caption,
+            "by": self.by,
         }
 
 

@@ -56,7 +56,9 @@ def test_the_moment_is_where_the_sound_is(dev_clips: list[Clip], tmp_path: Path)
         library.index([tmp_path])
         ious = []
         for part in parts:
-            [moment] = library.search(part.label, k=1, filters=[f"path~{part.file.name}"], min_relevance=0)
+            [moment] = library.search(
+                part.label, k=1, filters=[f"path~{part.file.name}"], min_relevance=0, by="meaning"
+            )
             ious.append(part.iou(moment.start_s, moment.end_s))
     overlapping = sum(iou > 0 for iou in ious) / len(ious)
     assert overlapping >= OVERLAP_FLOOR, f"{overlapping:.0%} overlap, median IoU {median(ious):.2f}"

@@ -45,13 +45,17 @@ def test_the_demo_asks_what_is_expected_here():
 
 
 def test_most_demo_queries_find_their_sound_first(demo_library: Library):
-    first = {query: Path(demo_library.search(query, k=1, min_relevance=0)[0].path).name for query in QUERIES}
+    first = {
+        query: Path(demo_library.search(query, k=1, min_relevance=0, by="meaning")[0].path).name for query in QUERIES
+    }
     right = [query for query, name in first.items() if name in EXPECTED[query]]
     assert len(right) >= 5, first
 
 
 def test_the_siren_is_found_inside_the_windy_evening(demo_library: Library):
-    [moment] = demo_library.search("an emergency siren wailing", filters=["path~windy_evening"], min_relevance=0)
+    [moment] = demo_library.search(
+        "an emergency siren wailing", filters=["path~windy_evening"], min_relevance=0, by="meaning"
+    )
     middle = (moment.start_s + moment.end_s) / 2
     assert SIREN_FROM_S - 1 <= middle <= SIREN_TO_S + 1
 
@@ -63,7 +67,7 @@ def precision(dev_library: Library, dev_clips: list[Clip]) -> dict[str, float]:
         kinds = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
 
     def right(kind: dict[str, str], language: str) -> bool:
-        best = dev_library.search(kind[language], k=1, min_relevance=0)[0]
+        best = dev_library.search(kind[language], k=1, min_relevance=0, by="meaning")[0]
         return dev_clips[dev_number(best.path)].label == kind["label"]
 
     return {language: sum(right(kind, language) for kind in kinds) / len(kinds) for language in LANGUAGES}
@@ -95,7 +99,7 @@ def test_train_clips_are_found_in_other_languages(
     held_out_library: tuple[Library, dict[str, str]], words: str, text: str
 ):
     library, texts = held_out_library
-    found = [texts[moment.path] for moment in library.search(words, k=3, min_relevance=0)]
+    found = [texts[moment.path] for moment in library.search(words, k=3, min_relevance=0, by="meaning")]
     assert re.search(text, " ".join(found)), found
 
 
@@ -103,11 +107,11 @@ def test_train_clips_are_found_in_other_languages(
 def test_nothing_sounds_like_a_script_that_the_model_cannot_read(
     held_out_library: tuple[Library, dict[str, str]], words: str
 ):
-    assert held_out_library[0].search(words, k=3) == []
+    assert held_out_library[0].search(words, k=3, by="meaning") == []
 
 
 def test_typing_is_found(dev_library: Library, dev_clips: list[Clip]):
-    found = dev_library.search("someone typing on a keyboard", k=5, min_relevance=0)
+    found = dev_library.search("someone typing on a keyboard", k=5, min_relevance=0, by="meaning")
     assert "typing" in [dev_clips[dev_number(moment.path)].label for moment in found]
 
 
@@ -126,5 +130,5 @@ def test_a_copy_under_another_name_is_one_sound(dev_clips: list[Clip], tmp_path:
         shutil.copy(dev_clips[0].path, tmp_path / name)
     with Library(tmp_path / "library", device="cpu") as library:
         library.index([tmp_path])
-        [moment] = library.search(dev_clips[0].label, min_relevance=0)
+        [moment] = library.search(dev_clips[0].label, min_relevance=0, by="meaning")
     assert [Path(path).name for path in moment.paths] == ["one.ogg", "two.ogg"]
