@@ -40,6 +40,10 @@ TARGETS = {
     "clap int8": Target("CLAP, waveform to vector, int8, against the faster peer", 3, "x", at_least=True),
     "loader share": Target("loading, beside forward and backward of the starter's towers", 10, "%"),
     "clap text": Target("CLAP, words to vector, fp32, against the faster peer", 2, "x", at_least=True),
+    "captions batch 1": Target("a caption by a GPT-2 base, 5 beams, against transformers", 2, "x", at_least=True),
+    "captions batch 8": Target("8 captions by a GPT-2 base, 5 beams, against transformers", 1, "x", at_least=True),
+    "caption": Target("a caption by the starter, from a window's vector", 60, "ms"),
+    "projection": Target("a window projected onto 100,000 captions", 5, "ms"),
 }
 
 

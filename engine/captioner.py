@@ -22,6 +22,8 @@ from engine.encoders import Encoders
 from engine.errors import BundleError, QueryError, SelfTestError, SpaceMismatchError
 from engine.projection import (
     EVIDENCE,
+    Laid,
+    laid_out,
     nothing_remembered,
     project,
     project_nearest,
@@ -198,7 +200,7 @@ class Captioner:
         vectors = np.stack([one.vector for one in near])
         return project_nearest(cosines, vectors, self._count, self.tau, self._part.renormalise).point
 
-    def _remembered(self) -> FloatArray | None:
+    def _remembered(self) -> Laid | None:
         """All vectors remembered ``[N, dim]``; None where there are too many, or where none are needed."""
         self._count = count = 0 if self._memory is None else self._memory.count()
         if self.strategy != "audio" and not count:
@@ -212,7 +214,7 @@ class Captioner:
                 f"{self._dim}, those of {self.space_id}",
                 "remember them again with this bundle",
             )
-        return np.ascontiguousarray(vectors)
+        return laid_out(vectors)
 
     def _text(self, hypothesis: Hypothesis) -> str:
         return self._tokenizer.text(hypothesis.pieces)

@@ -16,12 +16,32 @@ from numpy.typing import NDArray
 from engine.errors import QueryError
 from engine.types import FloatArray
 
-#: Sounds, and captions, worked on at once.
-SOUNDS, BLOCK = 16, 8192
+#: Sounds that are compared with the captions at once.
+SOUNDS = 16
 #: How many of the captions that weighed most are told.
 EVIDENCE = 5
-#: A weight this many nats below the largest is lost in float32's own rounding, even if all others had it.
-_NOTHING = 40.0
+#: Weights that many nats below the largest, and ln(N) more, are lost in float32's own rounding, even all together.
+_NOTHING = 17.0
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """Captions ``[N, dim]`` laid out for projecting: by ``rows`` to be weighed, by ``columns`` to be compared.
+
+    A product with one sound reads ``columns``, each without a gap, in less than half the time.
+    """
+
+    rows: FloatArray
+    columns: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def laid_out(texts: FloatArray) -> Laid:
+    """Captions ``[N, dim]`` for whoever projects onto them often; takes twice their memory."""
+    rows = np.ascontiguousarray(texts, np.float32)
+    return Laid(rows, np.ascontiguousarray(rows.T))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +55,7 @@ class Projected:
     cosines: FloatArray
 
 
-def project(sounds: FloatArray, texts: FloatArray, tau: float, renormalise: bool = True) -> Projected:
+def project(sounds: FloatArray, texts: FloatArray | Laid, tau: float, renormalise: bool = True) -> Projected:
     """Project sounds ``[n, dim]`` onto all captions ``[N, dim]``, unit vectors both; exact in float32.
 
     ``renormalise``: points of length one. Raises ``QueryError`` if tau is not positive or nothing is remembered.
@@ -43,17 +63,19 @@ def project(sounds: FloatArray, texts: FloatArray, tau: float, renormalise: bool
     require_tau(tau)
     if not len(texts):
         raise nothing_remembered()
-    told = min(EVIDENCE, len(texts))
-    points = np.empty((len(sounds), texts.shape[1]), np.float32)
+    laid = texts if isinstance(texts, Laid) else Laid(texts, texts.T)
+    told, cut = min(EVIDENCE, len(laid)), (_NOTHING + np.log(len(laid))) * tau
+    points = np.empty((len(sounds), laid.rows.shape[1]), np.float32)
     rows = np.empty((len(sounds), told), np.int64)
     weights, cosines = np.empty((2, len(sounds), told), np.float32)
-    for number, alike in enumerate(_alike(sounds, texts)):
+    for number, alike in enumerate(_alike(sounds, laid.columns)):
         best = alike.max()
         # Most captions weigh nothing: they are left out before anything is raised to a power.
-        near = np.flatnonzero(alike >= best - _NOTHING * tau)
+        near = np.flatnonzero(alike >= best - cut)
         shares = np.exp((alike[near] - best).astype(np.float64) / tau)
-        points[number] = _weighed((shares / shares.sum()).astype(np.float32), texts, near)
-        rows[number] = _largest(alike, told)
+        points[number] = _weighed((shares / shares.sum()).astype(np.float32), laid, near)
+        heaviest = near[_largest(alike[near], told)]
+        rows[number] = heaviest if len(heaviest) == told else _largest(alike, told)
         cosines[number] = alike[rows[number]]
         weights[number] = np.exp((cosines[number] - best).astype(np.float64) / tau) / shares.sum()
     return Projected(_unit(points) if renormalise else points, rows, weights, cosines)
@@ -66,7 +88,7 @@ def nearest(sounds: FloatArray, texts: FloatArray) -> Projected:
     told = min(EVIDENCE, len(texts))
     rows = np.empty((len(sounds), told), np.int64)
     weights, cosines = np.zeros((2, len(sounds), told), np.float32)
-    for number, alike in enumerate(_alike(sounds, texts)):
+    for number, alike in enumerate(_alike(sounds, texts.T)):
         rows[number] = _largest(alike, told)
         cosines[number] = alike[rows[number]]
     weights[:, 0] = 1
@@ -124,20 +146,20 @@ def nothing_remembered() -> QueryError:
     )
 
 
-def _alike(sounds: FloatArray, texts: FloatArray) -> Iterator[FloatArray]:
+def _alike(sounds: FloatArray, columns: FloatArray) -> Iterator[FloatArray]:
     """The cosines ``[N]`` of each sound, a few sounds at a time: an hour of windows must not fill the memory."""
     for first in range(0, len(sounds), SOUNDS):
-        yield from sounds[first : first + SOUNDS] @ texts.T
+        few = sounds[first : first + SOUNDS]
+        yield from few @ columns if len(few) > 1 else (few[0] @ columns)[None]
 
 
-def _weighed(shares: FloatArray, texts: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
-    """``shares [m] @ texts[rows]``, without a copy of more than a block."""
-    if len(rows) == len(texts):
-        return np.asarray(shares @ texts)
-    total = np.zeros(texts.shape[1], np.float32)
-    for first in range(0, len(rows), BLOCK):
-        total += shares[first : first + BLOCK] @ texts[rows[first : first + BLOCK]]
-    return total
+def _weighed(shares: FloatArray, texts: Laid, near: NDArray[np.int64]) -> FloatArray:
+    """``shares [m] @ texts.rows[near]``: by columns where copying rows would take longer."""
+    if len(near) > len(texts) // 16:
+        dense = np.zeros(len(texts), np.float32)
+        dense[near] = shares
+        return np.asarray(texts.columns @ dense)
+    return np.asarray(shares @ texts.rows[near])
 
 
 def _largest(values: FloatArray, count: int) -> NDArray[np.int64]:

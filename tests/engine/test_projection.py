@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import QueryError
-from engine.projection import nearest, project, project_nearest, tail_share
+from engine.projection import laid_out, nearest, project, project_nearest, tail_share
 from engine.types import FloatArray
 
 TAUS = st.floats(1e-3, 2.0)
@@ -44,6 +44,7 @@ def test_project_is_the_formula(seed: int, count: int, sounds: int, tau: float) 
         heaviest = sorted(weights, reverse=True)[: found.rows.shape[1]]
         np.testing.assert_allclose(found.weights[number], heaviest, atol=1e-3)
         np.testing.assert_allclose(found.cosines[number], texts[found.rows[number]] @ sound, atol=1e-6)
+    np.testing.assert_allclose(project(heard, laid_out(texts), tau).points, unit, atol=1e-3)
 
 
 @settings(max_examples=80, deadline=None)
@@ -77,6 +78,17 @@ def test_the_error_falls_as_more_are_looked_at() -> None:
     assert bounds[-1] == 0
     assert errors[:4] == sorted(errors[:4], reverse=True)
     assert bounds == sorted(bounds, reverse=True)
+
+
+@pytest.mark.parametrize("tau", [0.002, 0.02, 0.2])
+def test_what_is_left_out_of_a_large_memory_weighs_nothing(tau: float) -> None:
+    """Both ways of weighing: few rows, and all columns."""
+    texts, sounds = _units(7, 20_000, 16), _units(8, 3, 16)
+    cosines = sounds.astype(np.float64) @ texts.T.astype(np.float64)
+    weights = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / tau)
+    expected = weights @ texts / weights.sum(axis=1, keepdims=True)
+    found = project(sounds, laid_out(texts), tau, renormalise=False).points
+    np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def test_a_low_temperature_is_the_nearest_and_a_high_one_the_mean() -> None:

@@ -1,0 +1,146 @@
+"""How fast are captions made, beside ``transformers``' ``generate`` with the same weights in the same run?"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from benchmarks.targets import judge
+from engine.beams import Rules, beam_search
+from engine.bundle import open_bundle
+from engine.decoding import CachedSteps
+from engine.encoders import OnnxEncoders
+from engine.projection import laid_out, project
+from engine.session import KeepingSession, Session
+from exporters.captiongraph import decoder_model, prefix_model
+from exporters.decoder import CaptionDecoder, from_gpt2
+
+TOKENS, BEAMS, DIM, PREFIX, START = 20, 5, 512, 10, 7
+ROUNDS = 5
+LARGE = 2048
+
+
+@pytest.fixture(scope="module")
+def theirs() -> GPT2LMHeadModel:
+    """GPT-2 base with random weights that never ends early: all of it is worked out by both."""
+    torch.manual_seed(0)
+    config = GPT2Config(initializer_range=0.06, attn_implementation="sdpa")
+    model = GPT2LMHeadModel(config).eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+@pytest.fixture(scope="module")
+def ours(
+    theirs: GPT2LMHeadModel, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[CaptionDecoder, Session, KeepingSession]:
+    decoder, folder = from_gpt2(theirs, DIM, PREFIX, TOKENS), tmp_path_factory.mktemp("gpt2")
+    onnx.save_model(prefix_model(decoder), str(folder / "prefix.onnx"))
+    onnx.save_model(decoder_model(decoder), str(folder / "decoder.onnx"))
+    return decoder, Session(folder / "prefix.onnx", "cpu"), KeepingSession(folder / "decoder.onnx", "cpu")
+
+
+def _in_turns(*tasks: Callable[[], object]) -> list[float]:
+    """The median seconds of each; one after the other, so that what disturbs one disturbs all."""
+    times: list[list[float]] = [[] for _ in tasks]
+    for _ in range(ROUNDS):
+        for task, taken in zip(tasks, times, strict=True):
+            began = time.perf_counter()
+            task()
+            taken.append(time.perf_counter() - began)
+    return [median(taken) for taken in times]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("batch", [1, 8])
+def test_gpt2_sized(benchmark, theirs, ours, batch: int) -> None:
+    """A decoder of GPT-2 base's size, 20 tokens, 5 beams, 2 cores; both decode the same points, to the same pieces."""
+    if benchmark.disabled:
+        pytest.skip("takes minutes: run it with --benchmark-enable")
+    decoder, prefix, session = ours
+    vectors = np.random.default_rng(batch).standard_normal((batch, DIM)).astype(np.float32)
+    rules = Rules(end=-1, max_tokens=TOKENS, beams=BEAMS)
+
+    def ort() -> list[tuple[int, ...]]:
+        steps = CachedSteps(session, prefix.run({"vectors": vectors}), START, decoder.config.pieces)
+        return [one[0].pieces for one in beam_search(steps, batch, rules)]
+
+    @torch.inference_mode()
+    def pytorch() -> list[tuple[int, ...]]:
+        begun = torch.cat([decoder.prefix(torch.from_numpy(vectors)), decoder.pieces(torch.full((batch, 1), START))], 1)
+        found = theirs.generate(
+            inputs_embeds=begun,
+            attention_mask=torch.ones(begun.shape[:2]),
+            num_beams=BEAMS,
+            max_new_tokens=TOKENS,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        return [tuple(row) for row in found.tolist()]
+
+    assert ort() == pytorch()  # and both are warm
+    benchmark.pedantic(ort, rounds=1)
+    ours_s, theirs_s, large_s = _in_turns(ort, pytorch, large_product)
+    figures = {
+        "ours_ms": round(ours_s * 1e3),
+        "transformers_ms": round(theirs_s * 1e3),
+        "times_faster": round(theirs_s / ours_s, 2),
+        "gflops": round(_operations(decoder, batch) / ours_s / 1e9),
+        "gflops_of_a_large_product": round(2 * LARGE**3 / large_s / 1e9),
+    }
+    benchmark.extra_info.update(figures)
+    print(f"\n{benchmark.name}: {json.dumps(figures)}")
+    judge(benchmark, {f"captions batch {batch}": theirs_s / ours_s})
+
+
+def _operations(decoder: CaptionDecoder, batch: int) -> int:
+    """Multiplications and additions in the matrix products of one decoding, attention's left out."""
+    layers = sum(p.numel() for p in decoder.layers.parameters() if p.dim() > 1)
+    steps = TOKENS - 1
+    rows, read = batch * (PREFIX + 1 + steps * BEAMS), batch * (1 + steps * BEAMS)
+    return 2 * (rows * layers + read * decoder.pieces.weight.numel())
+
+
+def large_product() -> None:
+    """What the machine can do: PyTorch's own product of two large matrices."""
+    torch.ones(LARGE, LARGE) @ torch.ones(LARGE, LARGE)
+
+
+def test_starter_caption(benchmark) -> None:
+    """A window's vector to a caption with its evidence, as the starter comes: its strategy, its beams, its memory."""
+    bundle = open_bundle("starter")
+    if bundle.manifest.captioner is None:
+        pytest.skip("the starter has no decoder yet")
+    from earshot.captioning import OfBundle
+    from engine.captioner import Captioner
+
+    encoders = OnnxEncoders(bundle, "cpu")
+    captioner = Captioner(bundle, encoders, OfBundle(encoders), device="cpu")
+    vectors = encoders.text.encode_text(["a dog barks twice", "rain on a tin roof", "a door slams shut"])
+    captioner.caption(vectors)
+    turn = iter(range(10**9))
+    benchmark.pedantic(lambda: captioner.caption(vectors[next(turn) % 3][None]), rounds=30, warmup_rounds=3)
+    if not benchmark.disabled:
+        judge(benchmark, {"caption": median(benchmark.stats.stats.data) * 1e3})
+
+
+@pytest.mark.parametrize("sounds", [1, 8])
+def test_projection(benchmark, sounds: int) -> None:
+    """Windows projected onto 100,000 captions of 256 numbers, exactly; for each of them."""
+    chance = np.random.default_rng(0)
+    texts = chance.standard_normal((100_000, 256)).astype(np.float32)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    heard = texts[:sounds] + 0.03 * chance.standard_normal((sounds, 256)).astype(np.float32)
+    heard /= np.linalg.norm(heard, axis=1, keepdims=True)
+    laid = laid_out(texts)
+    benchmark.pedantic(lambda: project(heard, laid, 0.01), rounds=1 if benchmark.disabled else 50, warmup_rounds=2)
+    if not benchmark.disabled:
+        judge(benchmark, {"projection": median(benchmark.stats.stats.data) / sounds * 1e3})
