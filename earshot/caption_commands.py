@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -98,6 +100,46 @@ def forget(
         show.print_json({"forgotten": forgotten})
     else:
         show.say(f"{forgotten} captions forgotten")
+
+
+class FormatChoice(StrEnum):
+    """How captions are written."""
+
+    csv = "csv"
+    json = "json"
+    sidecar = "sidecar"
+
+
+@export_app.command(
+    epilog="Examples:\n\n  earshot export captions > captions.csv\n\n"
+    "  earshot export captions --format json --out captions.json\n\n  earshot export captions --format sidecar"
+)
+def captions(
+    form: Annotated[
+        FormatChoice,
+        typer.Option("--format", help="A row a moment; a list of sounds; or NAME.caption.txt beside each sound."),
+    ] = FormatChoice.csv,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The file, or the folder of sidecars. \\[default: stdout, or beside the sounds]"),
+    ] = None,
+    library: LibraryOption = None,
+    bundle: BundleOption = None,
+) -> None:
+    """Write what `earshot index --caption` has said of the sounds: where in each, what, and how sure."""
+    from earshot.caption_export import export_captions
+    from earshot.places import expanded
+
+    with open_library(library, bundle) as opened:
+        where = expanded(out) if out is not None else None
+        report = export_captions(opened.captions(), form.value, where, sys.stdout)
+    if not report.sounds:
+        show.remark("no sound has captions yet: `earshot index FOLDER --caption` makes them", style="yellow")
+    elif out is not None or form is FormatChoice.sidecar:
+        show.remark(f"{report.captions} captions of {report.sounds} sounds written")
+    show.print_failures("not written", report.failed, most=len(report.failed))
+    if report.failed:
+        raise typer.Exit(EXIT_FAILED_FILES)
 
 
 @contextmanager

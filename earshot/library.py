@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from indexer.ledger import FileRow, Ledger
 from indexer.tidy import remove_orphans
 
 if TYPE_CHECKING:
+    from earshot.caption_export import SoundCaptions
     from earshot.reindexing import ReindexReport
     from earshot.remembering import RememberReport
     from engine.memory.captions import Said
@@ -509,6 +510,14 @@ class Library:
         if not texts and (shipped := shipped_captions(self._encoders)):
             vectors, texts = shipped.texts(limit)
         return vectors.reshape(-1, space.dim), texts
+
+    def captions(self) -> Iterator[SoundCaptions]:
+        """What `index` with ``caption`` has said of the sounds, one sound at a time. Needs no graphs."""
+        from earshot.caption_export import captioned_sounds
+
+        self._require_open()
+        with self._keep.reading(self._encoders.space, self._tidy) as memory:
+            yield from captioned_sounds(memory)
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
         """n texts -> L2-normalised float32 ``[n, dim]``. Raises ``QueryError`` if one is empty."""
