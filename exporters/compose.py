@@ -75,9 +75,10 @@ def share(graph: Path, other: Path) -> None:
     model = onnx.load(str(graph))
     for tensor in model.graph.initializer:
         raw = tensor.raw_data
-        if len(raw) < _WORTH_IT or raw not in known:
+        offset = content.find(raw) if len(raw) >= _WORTH_IT and raw in known else -1
+        if offset < 0:
             continue
-        place = {"location": other.name, "offset": content.index(raw), "length": len(raw)}
+        place = {"location": other.name, "offset": offset, "length": len(raw)}
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in place.items():

@@ -67,7 +67,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Source]:
     if not path.exists():
         raise SourceError(f"no base of {folder} at {path}", space_id, "put it back")
     base = load_base(path)
-    if base.space_id != space_id:
+    if base.space_id.split("@")[1] != space_id.split("@")[1]:  # its folder may be called something else by now
         raise SourceError(f"{base.space_id} at {path}", f"{space_id}, the base of {folder}", "put it back")
     return told, base
 

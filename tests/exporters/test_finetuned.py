@@ -1,0 +1,203 @@
+"""From a run to a bundle: towers, compose.onnx, what is inherited, and what stays as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+
+from engine.bundle import STARTER_DIR, open_bundle
+from engine.composer import OnnxComposer, SumComposer
+from engine.encoders import OnnxEncoders
+from engine.errors import BundleError, QueryError, SelfTestError
+from exporters.base import load_base
+from exporters.bundles import make_bundle
+from exporters.composing import A2t
+from exporters.errors import SourceError
+from exporters.extend import extend_bundle
+from exporters.registry import load_source
+from tests.trainer import tiny_towers
+from trainer.run import RunFolder
+from trainer.settings import Settings
+from trainer.tower_sets import Towers
+
+WORDS = "rain on the roof"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run of the composed method leaves, with weights that differ from its base's."""
+    place = tmp_path_factory.mktemp("run")
+    source = tiny_towers.own(folder=place / "base")
+    return made_run(place / "run", place / "base", Towers(source, composes=True), learn=("audio", "text", "a2t"))
+
+
+def made_run(folder: Path, base: Path, towers: Towers, learn: tuple[str, ...]) -> Path:
+    run = RunFolder(folder)
+    settings = Settings(data="x.jsonl", method="composed", unlabelled="y", base=str(base), learn=learn)
+    run.begin(settings, {"base": {"path": str(base), "space_id": towers.source.space_id}, "dim": towers.dim})
+    torch.manual_seed(11)
+    with torch.no_grad():
+        for name, parameter in towers.named_parameters():
+            if name.split(".")[0] in learn:
+                parameter += 0.05 * torch.randn_like(parameter)
+        if towers.a2t is not None:
+            towers.a2t.layers[6].weight.normal_(0, 0.3)
+    run.save({"model": towers.state_dict()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, _ = make_bundle(str(run), tmp_path_factory.mktemp("bundles") / "mine", run, "fp32", allow_collapsed=True)
+    return folder
+
+
+def unit(count: int, dim: int = tiny_towers.DIM) -> np.ndarray:
+    made = np.random.default_rng(1).standard_normal((count, dim))
+    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32)
+
+
+def test_the_engine_composes_as_the_towers_do(run: Path, bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    opened.verify()
+    composer = OnnxEncoders(opened, "cpu", threads=1).composer
+    assert composer.learnt
+    towers = Towers(load_base(run.parent / "base", "tiny"), composes=True).eval()
+    towers.load_state_dict(RunFolder(run).load()["model"])
+    sounds = unit(3)
+    for words in (WORDS, "Rain!", "wind " * 40):
+        with torch.inference_mode():
+            wanted = towers.compose([words] * 3, torch.from_numpy(sounds)).numpy()
+        assert np.abs(composer.compose(words, sounds) - wanted).max() < 1e-5
+    assert np.abs(wanted[0] - wanted[1]).max() > 0.01  # the sounds are heard
+
+
+def test_the_graph_reads_what_it_shares_from_the_text_tower(bundle: Path) -> None:
+    graph = onnx.load(str(bundle / "compose.onnx"), load_external_data=False).graph
+    shared = [tensor for tensor in graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    assert shared
+    assert {entry.value for tensor in shared for entry in tensor.external_data if entry.key == "location"} == {
+        "text.onnx"
+    }
+    own = sum(len(tensor.raw_data) for tensor in graph.initializer)
+    a2t = A2t(tiny_towers.DIM, tiny_towers.DIM)
+    assert own < 4 * sum(parameter.numel() for parameter in a2t.parameters()) + 100_000
+
+
+def test_the_bundle_says_what_it_is_of(run: Path, bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["compose"] == {"graph": "compose.onnx"}
+    assert manifest["trained"]["method"] == "composed"
+    assert manifest["space_id"] != load_base(run.parent / "base", "run").space_id
+    assert manifest["calibrated"] == "not measured"  # its base wasn't, either
+
+
+def test_a_bundle_of_a_run_can_be_trained_further(run: Path, bundle: Path) -> None:
+    state = RunFolder(run).load()["model"]
+    again = load_base(bundle)
+    for part in ("audio", "text"):
+        for name, value in getattr(again, part).module.state_dict().items():
+            assert torch.equal(value, state[f"{part}.{name}"])
+
+
+def test_a_damaged_composer_is_noticed(bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "b"))
+    with np.load(folder / "golden.npz") as golden:
+        changed = dict(golden)
+    changed["compose_vectors"] = -changed["compose_vectors"]
+    np.savez(folder / "golden.npz", **changed)
+    with pytest.raises(SelfTestError):
+        _ = OnnxEncoders(open_bundle(folder), "cpu", threads=1).composer
+
+
+def test_a_base_that_has_changed_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    told = json.loads((copy / "run.json").read_text())
+    told["base"]["path"] = str(STARTER_DIR)
+    (copy / "run.json").write_text(json.dumps(told))
+    with pytest.raises(SourceError, match="put it back"):
+        load_source(copy)
+    told["base"]["path"] = str(tmp_path / "gone")
+    (copy / "run.json").write_text(json.dumps(told))
+    with pytest.raises(SourceError, match="no base of"):
+        load_source(copy)
+    (copy / "last.pt").unlink()
+    shutil.copytree(run.parent / "base", tmp_path / "gone")
+    with pytest.raises(SourceError, match=r"no last\.pt"):
+        load_source(copy)
+
+
+def test_relevance_is_inherited_and_said(tmp_path: Path) -> None:
+    towers = Towers(load_base(STARTER_DIR))
+    run = made_run(tmp_path / "run", STARTER_DIR, towers, learn=("text",))
+    source = load_source(run)
+    was = json.loads((STARTER_DIR / "manifest.json").read_text(encoding="utf-8"))
+    assert source.facts["calibration"] == was["calibration"]
+    assert source.facts["calibrated"] == "inherited from starter@fa651a820db9, not measured again"
+    assert source.facts["licence"] == was["licence"]
+
+
+def test_sounds_become_words_in_the_starters_own_space(tmp_path: Path) -> None:
+    """A run that learns its a2t module alone leaves everything else as it was."""
+    towers = Towers(load_base(STARTER_DIR), composes=True)
+    run = made_run(tmp_path / "run", STARTER_DIR, towers, learn=("a2t",))
+    folder, manifest = make_bundle(str(run), tmp_path / "b", tmp_path, "fp32")
+    assert manifest["space_id"] == open_bundle("starter").manifest.space_id
+    for name in ("audio.onnx", "text.onnx", "tokenizer.json"):
+        assert (folder / name).read_bytes() == (STARTER_DIR / name).read_bytes()
+    assert (folder / "compose.onnx").stat().st_size < 2_500_000
+    opened = open_bundle(folder)
+    opened.verify()
+    encoders = OnnxEncoders(opened, "cpu", threads=1)
+    with torch.inference_mode():
+        wanted = towers.eval().compose([WORDS], torch.from_numpy(unit(1, 256))).numpy()
+    found = encoders.composer.compose(WORDS, unit(1, 256))
+    assert float((found * wanted).sum()) > 0.99  # the module is stored in int8 steps
+    assert found @ encoders.text.encode_text([WORDS])[0] < 0.9999
+
+
+def test_a_bundle_is_extended_in_place(bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "b"))
+    extend_bundle(folder, A2t(tiny_towers.DIM, tiny_towers.DIM).eval(), folder, {"told": "so"})
+    assert open_bundle(folder).manifest.extra["told"] == "so"
+    sounds = unit(2)
+    found, was = (OnnxEncoders(open_bundle(path), "cpu", threads=1).composer for path in (folder, bundle))
+    assert np.abs(found.compose(WORDS, sounds) - was.compose(WORDS, sounds)).max() > 0.01
+
+
+def test_without_the_module_vectors_are_added() -> None:
+    plain = STARTER_DIR
+    encoders = OnnxEncoders(open_bundle(plain), "cpu", threads=1)
+    composer = SumComposer(lambda: encoders.text)
+    assert not composer.learnt
+    sounds = unit(2, 256)
+    text = encoders.text.encode_text([WORDS])
+    found = composer.compose(WORDS, sounds)
+    wanted = np.stack([(text[0] + sound) / np.linalg.norm(text[0] + sound) for sound in sounds])
+    assert np.allclose(found, wanted, atol=1e-6)
+    with pytest.raises(QueryError, match="empty"):
+        composer.compose("  ", sounds)
+
+
+def test_a_bundle_without_the_graph_has_no_composer_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    shutil.copytree(STARTER_DIR, folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest.pop("compose", None)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    encoders = OnnxEncoders(open_bundle(folder), "cpu", threads=1)
+    assert not encoders.composer.learnt
+    with pytest.raises(BundleError, match=r"without compose\.onnx"):
+        OnnxComposer(encoders.bundle, encoders.text, "cpu")
