@@ -13,6 +13,7 @@ from exporters.towers import AudioConfig, AudioTower, TextConfig, TextTower
 from trainer.compose import PROMPT, Heard, Told, composed_contrast, concatenated_contrast, pseudo_contrast
 from trainer.data import Row
 from trainer.hearing import Views
+from trainer.recipes import evidence
 from trainer.recipes.composed import Composed, Mixed, Start, tables
 from trainer.recipes.evidence import FeatureTowers
 
@@ -88,7 +89,9 @@ def test_few_labelled_clips_are_among_many_and_never_among_the_others():
     assert set(work.labelled(3, 40)) != set(work.labelled(4, 40))
 
 
-def test_the_tables_tell_each_method_and_each_difference():
+def test_the_tables_tell_each_method_and_each_difference(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evidence, "ROUNDS", 50)
+
     class Known(Composed):
         def marks(self, start: Start, method: str | None, seed: int, count: int) -> dict[str, np.ndarray]:
             rank = {"finetune": 2.0, "concatenate": 2.0, "composed": 1.0, None: 9.0}[method]

@@ -12,7 +12,7 @@ import torch
 from trainer.data import Row
 from trainer.hearing import Views
 from trainer.parallel import LANGUAGES
-from trainer.recipes import enhanced
+from trainer.recipes import enhanced, evidence
 from trainer.recipes.enhanced import MIXES, Enhanced, Mix, english_table, language_table, read_translations
 
 
@@ -47,19 +47,21 @@ def test_a_clip_has_its_english_words_and_a_share_of_each_language(mix: Mix, cap
     features = np.random.default_rng(0).random((len(rows), 2, 8)).astype(np.float16)
     views = Views(np.arange(len(rows)), np.full(len(rows), -1), np.ones(len(rows), np.float32), features)
     work = given(rows=rows, clean=views, pool=np.arange(len(rows)), translations=told)
-    towers, step, steps = Listening(), work.losses(mix), 60
+    towers, step, steps = Listening(), work.losses(mix), 30
     for number in range(steps):
         step(towers, np.random.default_rng(number))  # type: ignore[arg-type]
     language_of = {said[language]: language for said in told.values() for language in reversed(LANGUAGES)}
     counts = Counter(language_of[text] for read in towers.read for text in read)
     clips = steps * enhanced.BATCH
-    assert sum(counts.values()) / clips == pytest.approx(captions, rel=0.05)
+    assert sum(counts.values()) / clips == pytest.approx(captions, rel=0.06)
     # Words that two languages share are counted for one of them.
     assert counts["eng"] >= clips
     assert set(counts) == {"eng"} if not mix.ratio else counts["jpn"] > 0.8 * mix.ratio * clips
 
 
-def test_the_tables_tell_every_mix():
+def test_the_tables_tell_every_mix(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evidence, "ROUNDS", 50)
+
     class Known(Enhanced):
         def marks(self, mix: Mix, seed: int) -> dict[str, np.ndarray]:
             value = 0.5 if mix.ratio else 0.25
