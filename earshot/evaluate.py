@@ -13,10 +13,12 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from earshot import show
+from engine.errors import BundleError
 
 if TYPE_CHECKING:
     from engine.encoders import Encoders
-    from trainer.verdict import Verdict
+    from trainer.metrics import Floats
+    from trainer.verdict import Lesson, Verdict
 
 EXIT_FAILED_FILES = 3
 #: What `earshot eval BUNDLE` is short for.
@@ -61,6 +63,9 @@ def evaluate(
     probe: Annotated[
         bool, typer.Option("--probe", help="Also learn the tags from split train, or fold by fold, by a linear probe.")
     ] = False,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="With --probe: also teach the whole audio tower, which takes long.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="A folder for eval.json, eval.md and eval.svg.", readable=False)
     ] = None,
@@ -79,6 +84,8 @@ def evaluate(
 
     if len(bundles) > 2:
         raise typer.BadParameter("one bundle, or two to compare")
+    if finetune and not (probe and out):
+        raise typer.BadParameter("expected --probe, and --out to keep the work in", param_hint="--finetune")
     if "{}" not in prompt:
         raise typer.BadParameter("expected {} where the tag is to stand", param_hint="--prompt")
     encoders = _encoders(bundles)
@@ -86,7 +93,8 @@ def evaluate(
     examples, split = chosen(there, split)
     learnt = [example for example in there if example.split in LEARNT and split not in (example.split, "all")]
     with _progress(len(examples) + probe * len(learnt), not as_json) as draw:
-        verdict = judge(encoders, examples, prompt, draw, learnt if probe else None)
+        classify = _classifying(expanded(out)) if finetune and out is not None else None
+        verdict = judge(encoders, examples, prompt, draw, learnt if probe else None, classify)
     verdict.protocol = {"data": str(data), "split": split} | verdict.protocol
     if probe:
         verdict.protocol["probe"] = (
@@ -95,6 +103,22 @@ def evaluate(
     _tell(verdict, out, as_json)
     if verdict.skipped:
         raise typer.Exit(EXIT_FAILED_FILES)
+
+
+def _classifying(out: Path) -> Callable[[str, Lesson], Floats]:
+    """Who teaches audio towers; says each epoch, for it takes long."""
+    from earshot.places import bundles_folder
+
+    try:
+        from trainer.classify import Classifying
+    except ModuleNotFoundError as error:
+        raise BundleError(
+            f"no {error.name} installed", "what teaching needs", "pip install 'earshot[train]'"
+        ) from error
+    folder = out / "work"
+    return Classifying(
+        folder, bundles_folder(), on_epoch=lambda name, done, of: show.remark(f"{name} has learnt {done}/{of} epochs")
+    )
 
 
 def _encoders(names: list[str]) -> dict[str, Encoders]:

@@ -20,7 +20,7 @@ from engine.encoders import BATCH_WINDOWS, Encoders
 from engine.errors import AudioError, EarshotError
 from engine.types import FloatArray, Space, Window
 from engine.windows import cut
-from trainer.metrics import Relevance, Scores, choices
+from trainer.metrics import Floats, Relevance, Scores, choices
 from trainer.probe import ProbeError, folds, probed
 from trainer.scores import (
     ROUNDS,
@@ -83,6 +83,20 @@ class Figure:
         return ", ".join(part for part in (f"{self.task} {self.measure}", self.language, self.convention) if part)
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Kinds of sounds to be learnt, and asked about; scores ``[tags, n]`` are wanted.
+
+    ``relevant [tags, n]`` of n examples, which are the ``rows [n]`` of all that were heard; ``rounds`` as
+    ``trainer.probe.folds`` gives them.
+    """
+
+    examples: list[Example]
+    rows: Integers
+    relevant: Relevance
+    rounds: list[tuple[Integers, Integers]]
+
+
 @dataclass(slots=True)
 class Verdict:
     """The figures of one or two bundles, with how they came about.
@@ -130,11 +144,13 @@ def judge(
     prompt: str = PROMPT,
     on_clip: Callable[[str, int], None] = lambda _, __: None,
     learnt: Sequence[Example] | None = None,
+    classify: Callable[[str, Lesson], Floats] | None = None,
 ) -> Verdict:
     """Ask one or two bundles, by name, about the same clips. ``on_clip``: the bundle and how many it has heard.
 
     With ``learnt``, examples to learn kinds of sounds from, a linear probe as well; an empty sequence means by
-    cross-validation over the splits of ``examples``. Raises ``ProbeError`` where that can't be.
+    cross-validation over the splits of ``examples``. Then ``classify`` may learn them as well, from the bundle's name
+    and a ``Lesson``. Raises ``ProbeError`` where that can't be.
 
     Raises ``EvaluationError`` if the clips have neither captions nor tags, or none can be heard; ``BundleError``.
     """
@@ -157,7 +173,9 @@ def judge(
         mine = everything.part(0, len(kept))
         statistics = retrieval(encoders, mine, kept) | zero_shot(encoders, mine, kept, prompt)
         if learnt is not None:
-            statistics |= linear_probe(everything, kept, taught)
+            statistics |= learned("linear probe", kept, taught, lambda lesson, e=everything: _probed(lesson, e))  # type: ignore[misc]
+        if learnt is not None and classify is not None:
+            statistics |= learned("fine-tuned", kept, taught, lambda lesson, name=name: classify(name, lesson))  # type: ignore[misc]
         verdict.bundles[name] = [Figure.of(key, measured(s, weights), s.count) for key, s in statistics.items()]
         asked.append(statistics)
     if len(asked) == 2:
@@ -192,17 +210,23 @@ def zero_shot(encoders: Encoders, heard: Heard, examples: Sequence[Example], pro
     return _of_kinds("zero-shot", heard.scores(texts)[:, tagged], _relevant(examples, names)[:, tagged], tagged)
 
 
-def linear_probe(heard: Heard, asked: Sequence[Example], learnt: Sequence[Example]) -> dict[Key, Statistic]:
-    """As ``zero_shot``, but of a probe that learns the tags; ``heard`` are the clips asked about, then those learnt."""
-    tagged = [example for example in (*asked, *learnt) if example.tags]
+def learned(
+    task: str, asked: Sequence[Example], learnt: Sequence[Example], learn: Callable[[Lesson], Floats]
+) -> dict[Key, Statistic]:
+    """As ``zero_shot``, but of something that learns the tags: see ``folds``. Clips without tags are left out."""
     rows = np.array([number for number, example in enumerate((*asked, *learnt)) if example.tags], np.int64)
+    tagged = [(*asked, *learnt)[row] for row in rows]
     clips = rows[rows < len(asked)]
     names = sorted({tag for example in tagged for tag in example.tags})
     if len(names) < 2 or not len(clips):
         raise ProbeError(f"{len(names)} tags, of {len(clips)} clips to ask about", "two at least")
     relevant = _relevant(tagged, names)
-    scores = probed(heard.pooled()[rows], relevant, folds(tagged[: len(clips)], tagged[len(clips) :]))
-    return _of_kinds("linear probe", scores[:, : len(clips)], relevant[:, : len(clips)], clips)
+    scores = learn(Lesson(tagged, rows, relevant, folds(tagged[: len(clips)], tagged[len(clips) :])))
+    return _of_kinds(task, scores[:, : len(clips)], relevant[:, : len(clips)], clips)
+
+
+def _probed(lesson: Lesson, heard: Heard) -> Floats:
+    return probed(heard.pooled()[lesson.rows], lesson.relevant, lesson.rounds)
 
 
 def _relevant(examples: Sequence[Example], names: Sequence[str]) -> Relevance:
