@@ -115,10 +115,12 @@ def _classifying(out: Path) -> Callable[[str, Lesson], Floats]:
         raise BundleError(
             f"no {error.name} installed", "what teaching needs", "pip install 'earshot[train]'"
         ) from error
-    folder = out / "work"
-    return Classifying(
-        folder, bundles_folder(), on_epoch=lambda name, done, of: show.remark(f"{name} has learnt {done}/{of} epochs")
-    )
+
+    def told(name: str, done: int, of: int) -> None:
+        show.remark(f"{name} has learnt {done}/{of} epochs")
+
+    classify: Callable[[str, Lesson], Floats] = Classifying(out / "work", bundles_folder(), on_epoch=told)
+    return classify
 
 
 def _encoders(names: list[str]) -> dict[str, Encoders]:
