@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from earshot import show
+from earshot.captioner_training import EPILOG as CAPTIONER_EXAMPLES
+from earshot.captioner_training import captioner
 from earshot.cli import EXIT_FAILED_FILES
 from earshot.finetuning import EPILOG as FINETUNE_EXAMPLES
 from earshot.finetuning import finetune
@@ -24,6 +26,7 @@ train_app = typer.Typer(
     no_args_is_help=True,
 )
 train_app.command(epilog=FINETUNE_EXAMPLES)(finetune)
+train_app.command(epilog=CAPTIONER_EXAMPLES)(captioner)
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""`earshot train captioner`, from captions to a bundle that captions; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from earshot.commands import app
+from engine.bundle import open_bundle
+from engine.encoders import OnnxEncoders
+from engine.errors import BundleError, QueryError
+from trainer.bridging import sigma_of_pairs
+from trainer.captioner import TrainingError
+from trainer.teach_captions import Lesson, _bridge
+
+TEXTS = [f"{what} {where}" for what in ("a dog barks", "rain falls") for where in ("indoors", "at night", "far away")]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    path = tmp_path / "captions.txt"
+    path.write_text("\n".join(TEXTS * 2), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Three sounds with a caption each."""
+    rows = ["audio,captions"]
+    for number, text in enumerate(TEXTS[:3]):
+        t = np.arange(32_000) / 16_000
+        soundfile.write(tmp_path / f"{number}.wav", 0.3 * np.sin(2 * np.pi * 150 * (number + 1) * t * t), 16_000)
+        rows.append(f"{number}.wav,{text}")
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(rows), encoding="utf-8")
+    return path
+
+
+def _run(*words: str | Path) -> dict:
+    found = CliRunner().invoke(app, ["train", "captioner", *map(str, words), "--steps", "2", "--json"])
+    if found.exception and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    assert found.exit_code == 0, found.output
+    return json.loads(found.stdout)
+
+
+def test_from_captions_to_a_bundle_that_captions(
+    captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EARSHOT_LIBRARY", str(tmp_path / "no library"))
+    out = tmp_path / "speaking"
+    told = _run(captions, "--out", out)
+    assert told["captions"] == len(TEXTS)
+    bundle = open_bundle(out)
+    bundle.verify()
+    part = bundle.manifest.captioner
+    assert part is not None
+    assert (part.sigma, part.languages, part.space_id) == (0.06, ("eng",), bundle.manifest.space_id)
+    soundfile.write(tmp_path / "silence.wav", np.zeros(40_000), 16_000)
+    said = CliRunner().invoke(app, ["caption", str(tmp_path / "silence.wav"), "--bundle", str(out)])
+    assert said.exit_code == 0, said.output
+    assert "silence" in said.stdout
+    assert _run(captions, "--out", out) == told  # nothing is left to learn
+    with pytest.raises(TrainingError, match="another run"):
+        _run(captions, "--out", out, "--noise", "0.5")
+
+
+def test_the_gap_is_estimated_from_pairs(pairs: Path) -> None:
+    encoders = OnnxEncoders(open_bundle("starter"), "cpu", threads=1)
+    noise = _bridge(encoders, Lesson(TEXTS, ["eng"] * 6, 1, pairs=pairs))
+    assert noise.offset is None
+    shifted = _bridge(encoders, Lesson(TEXTS, ["eng"] * 6, 1, bridging="shift", pairs=pairs))
+    assert shifted.sigma == pytest.approx(noise.sigma)
+    assert shifted.offset is not None
+    adapted = _bridge(encoders, Lesson(TEXTS, ["eng"] * 6, 1, noise=0.01, bridging="adapter", pairs=pairs))
+    assert adapted.sigma == 0.01
+    assert adapted.matrix is not None
+    words = encoders.text.encode_text(TEXTS[:3])
+    sounds = words @ adapted.matrix + adapted.offset
+    assert sigma_of_pairs(sounds, words) > 0
+    np.testing.assert_allclose((words + shifted.offset).mean(axis=0), sounds.mean(axis=0), atol=1e-5)
+
+
+def test_what_cannot_be_learnt_is_refused(captions: Path, tmp_path: Path) -> None:
+    with pytest.raises(QueryError, match="--pairs"):
+        _run(captions, "--out", tmp_path / "a", "--bridge", "adapter")
+    (tmp_path / "one.txt").write_text("a dog", encoding="utf-8")
+    with pytest.raises(QueryError, match="1 captions"):
+        _run(tmp_path / "one.txt", "--out", tmp_path / "b")
+    (tmp_path / "full").mkdir()
+    with pytest.raises(BundleError, match="something else"):
+        _run(captions, "--out", tmp_path / "full")

@@ -1,0 +1,133 @@
+"""`earshot train captioner`: captions in, a bundle that puts sounds into words out.
+
+Beside the new bundle lies the run, ``OUT.run``: the texts' vectors, and what ``trainer.captioner`` keeps there. The
+same call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from engine.bundle import Bundle
+from engine.encoders import OnnxEncoders, normalise
+from engine.errors import QueryError
+from engine.types import FloatArray
+from exporters.asking import hear
+from exporters.captioner import CaptionSettings, export_captioner
+from trainer.bridging import Bridge, adapter, shift, sigma_of_pairs
+from trainer.cache import save_array, write_atomic
+from trainer.caption_metrics import text_figures
+from trainer.captioner import CaptionerConfig, HeldOut, train
+from trainer.loop import Plan
+from trainer.manifest import read_data
+
+#: What bridges the gap: noise alone; or a shift or a linear adapter, learnt from pairs, and then the noise.
+Bridging = Literal["noise", "shift", "adapter"]
+#: The noise where no pairs say how much: what served the starter best (docs/experiments.md).
+NOISE = 0.06
+#: Pairs that the noise is estimated from (arXiv:2309.12242 takes 50), and texts that are only looked at.
+PAIRS, HELD_OUT = 50, 300
+_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is learnt, and how: ``pairs`` are captioned sounds (``trainer.manifest``); ``paper``: the paper's sizes."""
+
+    texts: Sequence[str]
+    languages: Sequence[str]
+    steps: int
+    noise: float | None = None
+    bridging: Bridging = "noise"
+    pairs: Path | None = None
+    paper: bool = False
+
+
+def teach(lesson: Lesson, bundle: Bundle, out: Path) -> Mapping[str, Any]:
+    """Write to ``out`` the bundle with a captioner that has learnt; returns the manifest's section on it.
+
+    Raises ``QueryError`` if there is too little to learn from or pairs are missing, ``TrainingError``.
+    """
+    if len(lesson.texts) < 2:
+        raise QueryError(f"{len(lesson.texts)} captions", "some thousands to learn from", "name files of captions")
+    if lesson.bridging != "noise" and lesson.pairs is None:
+        raise QueryError(f"--bridge {lesson.bridging} without pairs", "captioned sounds", "name them with --pairs")
+    torch.set_num_threads(1)  # matrices this small gain nothing by more, and the machine stays of use
+    run = out.with_name(out.name + ".run")
+    encoders = OnnxEncoders(bundle, "cpu")
+    vectors = _vectors(encoders, lesson.texts, run / "vectors.npy")
+    bridge = _bridge(encoders, lesson)
+    held = np.random.default_rng(0).permutation(len(lesson.texts))[: min(HELD_OUT, len(lesson.texts) // 10)]
+    rows = np.setdiff1d(np.arange(len(lesson.texts)), held)
+    decoder = train(
+        [lesson.texts[row] for row in rows],
+        vectors[rows],
+        _config(lesson, bridge),
+        run,
+        languages=[lesson.languages[row] for row in rows],
+        held_out=_held_out(lesson, vectors, held.tolist()),
+    )
+    settings = CaptionSettings(_spoken(lesson.languages), sigma=bridge.sigma)
+    if not out.exists():
+        shutil.copytree(bundle.folder, out)
+    return export_captioner(decoder, run / "tokenizer.json", bundle.manifest.space_id, settings, out)
+
+
+def _held_out(lesson: Lesson, vectors: FloatArray, rows: list[int]) -> HeldOut | None:
+    if not rows:
+        return None
+    texts, languages = [lesson.texts[row] for row in rows], [lesson.languages[row] for row in rows]
+    return HeldOut(texts, vectors[rows], languages, _figures)
+
+
+def _figures(texts: Sequence[str], said: Sequence[str]) -> Mapping[str, float]:
+    figures = text_figures(said, [[text] for text in texts])
+    return {figure.name: figure.value for figure in figures if figure.name in ("BLEU-4", "ROUGE-L", "CIDEr-D")}
+
+
+def _config(lesson: Lesson, bridge: Bridge) -> CaptionerConfig:
+    config = CaptionerConfig(bridge=bridge, plan=Plan(lesson.steps, rate=1e-3, average=0.995, save_every=100))
+    if lesson.paper:  # arXiv:2309.12242, section 4.2
+        return replace(config, width=768, layers=4, heads=4, prefix=1, hidden=768)
+    return config
+
+
+def _spoken(languages: Sequence[str]) -> tuple[str, ...]:
+    """Most frequent first: that is what is spoken where nobody asks."""
+    return tuple(sorted(set(languages), key=lambda language: (-list(languages).count(language), language)))
+
+
+def _vectors(encoders: OnnxEncoders, texts: Sequence[str], path: Path) -> FloatArray:
+    """The texts' unit vectors ``[n, dim]``, kept in float16 beside the run."""
+    if path.is_file() and len(kept := np.load(path)) == len(texts):
+        return np.asarray(kept, np.float32)
+    parts = [encoders.text.encode_text(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)]
+    found = np.concatenate(parts)
+    write_atomic(path, lambda draft: save_array(draft, found.astype(np.float16)))
+    return np.asarray(found.astype(np.float16), np.float32)
+
+
+def _bridge(encoders: OnnxEncoders, lesson: Lesson) -> Bridge:
+    """From the pairs, if there are any: shift, adapter, and the noise unless that is given."""
+    if lesson.pairs is None:
+        return Bridge(NOISE if lesson.noise is None else lesson.noise)
+    clips = [clip for clip in read_data(lesson.pairs).examples if clip.captions and not clip.member]
+    if len(clips) < 2:
+        raise QueryError(f"{len(clips)} captioned sounds in {lesson.pairs}", f"{PAIRS}, better more", "name others")
+    clips = clips[:PAIRS] if lesson.bridging == "noise" else clips
+    sounds = normalise(np.stack([vectors.mean(axis=0) for vectors in hear(encoders, [clip.audio for clip in clips])]))
+    words = encoders.text.encode_text([clip.captions[0].text for clip in clips])
+    noise = sigma_of_pairs(sounds[:PAIRS], words[:PAIRS]) if lesson.noise is None else lesson.noise
+    if lesson.bridging == "shift":
+        return Bridge(noise, offset=shift(sounds, words))
+    if lesson.bridging == "adapter":
+        matrix, offset = adapter(sounds, words)
+        return Bridge(noise, matrix, offset)
+    return Bridge(noise)
