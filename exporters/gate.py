@@ -39,7 +39,7 @@ class GateError(BundleError):
 
 @dataclass(frozen=True, slots=True)
 class LabelledSet:
-    """Sounds with the text that each answers."""
+    """Sounds with the text that each answers, pair by pair."""
 
     name: str
     paths: tuple[Path, ...]
@@ -86,12 +86,14 @@ class Answers:
 def ask(bundle: Bundle, labelled: LabelledSet) -> Answers:
     """Hear the sounds, ask for each by its text and by the others. Raises ``AudioError``, ``BundleError``."""
     encoders = OnnxEncoders(bundle, "cpu")
-    asked, labels = np.unique(labelled.texts), np.array(labelled.texts)
-    heard = hear(encoders, labelled.paths)
-    words = best_windows(np.concatenate([encoders.text.encode_text([str(one)]) for one in asked]), heard)
+    asked, paths = sorted(set(labelled.texts)), list(dict.fromkeys(labelled.paths))  # a sound may have several texts
+    right = np.zeros((len(asked), len(paths)), bool)
+    for path, text in zip(labelled.paths, labelled.texts, strict=True):
+        right[asked.index(text), paths.index(path)] = True
+    heard = hear(encoders, paths)
+    words = best_windows(np.concatenate([encoders.text.encode_text([one]) for one in asked]), heard)
     sounds = similar([thinned(vectors) for vectors in heard], heard)
-    alike = (labels[:, None] == labels[None]) & ~np.eye(len(labels), dtype=bool)
-    return Answers(words, sounds, asked[:, None] == labels[None], alike)
+    return Answers(words, sounds, right, (right.T @ right) & ~np.eye(len(paths), dtype=bool))
 
 
 def ranked(cosines: FloatArray, right: Sequence[Sequence[bool]]) -> dict[str, float]:
@@ -130,8 +132,8 @@ def calibrated(answers: Answers) -> tuple[dict[str, Calibration], dict[str, Any]
             said[kind] = f"not measured: {count} queries, at least {FEWEST} needed"
             continue
         found = fit_curve(cosines, wanted, unwanted, seed=0, first_answer=kind == "text")
-        if found.curve.slope <= 0:
-            said[kind] = "not measured: right answers score no better than wrong ones"
+        if found.curve.slope <= 0 or found.false_answers >= found.recall:
+            said[kind] = "not measured: the best right answers score no better than the best wrong ones"
             continue
         curves[kind] = found.curve
         said |= {f"{kind} recall": found.recall, f"{kind} false answers": found.false_answers}
@@ -147,6 +149,6 @@ def compare(exact: Mapping[str, float], found: Mapping[str, float], labelled: La
             f"a loss of at most {MOST_LOSS}",
             "export it in fp16 or fp32",
         )
-    counts = {"sounds": len(labelled.paths), "texts": len(set(labelled.texts))}
+    counts = {"sounds": len(set(labelled.paths)), "texts": len(set(labelled.texts))}
     fp32 = {f"fp32 {name}": value for name, value in exact.items()}
     return {"set": labelled.name, **counts, **found, **fp32, "loss of mAP@10": loss}

@@ -27,7 +27,7 @@ from exporters.bundles import make_bundle
 from exporters.calibration import fit_curve
 from exporters.errors import SourceError
 from exporters.export import export_bundle
-from exporters.gate import FEWEST, Answers, GateError, calibrated, read_set
+from exporters.gate import FEWEST, Answers, GateError, ask, calibrated, read_set
 from tests.trainer import tiny_towers
 
 RATE_HZ, SECONDS = 16_000, 2.0
@@ -135,12 +135,22 @@ def test_a_checkpoint_is_compared_with_itself_in_fp32(labelled: Path, monkeypatc
         bundles._measured(dataclasses.replace(source, audio=None), read_set(labelled), "int8", None, lambda _: None)
 
 
+def test_a_sound_with_two_texts_is_one_sound(labelled: Path, tmp_path: Path) -> None:
+    rows = [f"{labelled.parent / name},{text}" for name, text in (("0-0.wav", "a"), ("0-0.wav", "b"), ("1-0.wav", "b"))]
+    (tmp_path / "set.csv").write_text("\n".join(["path,text", *rows]))
+    answers = ask(open_bundle("starter"), read_set(tmp_path / "set.csv"))
+    assert answers.right.tolist() == [[True, False], [True, True]]
+    assert answers.alike.tolist() == [[False, True], [True, False]]
+    assert answers.words.shape == answers.sounds.shape == (2, 2)
+
+
 def test_a_bundle_that_loses_too_much_is_not_written(tmp_path: Path) -> None:
     def refuse(_: object) -> dict[str, Any]:
         raise GateError("mAP@10 of 0.1", "0.9")
 
+    words = dataclasses.replace(tiny_towers.own(), audio=None, note=lambda _: None)
     with pytest.raises(GateError):
-        export_bundle(tiny_towers.own(), tmp_path / "b", gate=refuse, allow_collapsed=True)
+        export_bundle(words, tmp_path / "b", gate=refuse)
     assert not any(tmp_path.iterdir())
 
 
@@ -155,7 +165,10 @@ def test_a_set_that_is_too_small_or_beyond_the_model_calibrates_nothing() -> Non
         "not measured: 0 queries, at least 10 needed",
     )
     curves, said = calibrated(Answers(-cosines, cosines, right, none))
-    assert (curves, said["text"]) == ({}, "not measured: right answers score no better than wrong ones")
+    assert (curves, said["text"]) == (
+        {},
+        "not measured: the best right answers score no better than the best wrong ones",
+    )
     curves, said = calibrated(Answers(cosines, cosines, right, none))
     assert curves["text"].relevance(0.9) > curves["text"].cutoff * 0.99 > curves["text"].relevance(0.1)
     assert (said["text recall"], said["text false answers"]) == (1.0, 0.0)
