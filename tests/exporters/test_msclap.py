@@ -129,3 +129,32 @@ def test_state_that_older_libraries_kept_is_no_fault(
     torch.save(saved, tmp_path / "older.pth")
     (tmp_path / "tokenizer.json").write_bytes((made[0] / "tokenizer.json").read_bytes())
     assert load_source(tmp_path / "older.pth").fingerprint == source.fingerprint
+
+
+class _Code:
+    """What a hostile checkpoint holds."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [("code", "pickled code"), ("half", "can't be read"), ("another", "without .*htsat")]
+)
+def test_what_is_no_checkpoint_is_refused(
+    made: tuple[Path, nn.Module], tmp_path: Path, damage: str, message: str
+) -> None:
+    path, mark = tmp_path / "CLAP_weights_2023.pth", tmp_path / "hacked"
+    if damage == "half":
+        content = (made[0] / path.name).read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        torch.save({"model": {"weights": _Code(mark) if damage == "code" else torch.ones(2)}}, path)
+    with pytest.raises(SourceError, match=message) as caught:
+        load_source(path)
+    assert caught.value.expected
+    assert caught.value.action
+    assert not mark.exists()
