@@ -96,6 +96,8 @@ def export_captions(sounds: Iterable[SoundCaptions], form: Format, out: Path | N
         with _target(out, to) as stream:
             (_write_csv if form == "csv" else _write_json)(counted, stream)
     except OSError as error:
+        if out is None:  # whoever reads stdout has gone, which is no fault of ours
+            raise
         raise LibraryError(f"{out}: {error.strerror}", "a file to write to", "choose another --out") from error
     return report
 

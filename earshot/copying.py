@@ -15,7 +15,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from earshot.keep import Keep, keep_at
+from earshot.keep import Keep, bare_space, keep_at
 from earshot.limits import WAIT_S
 from earshot.places import LEDGER, MEMORY, no_library
 from engine.errors import LibraryError, SpaceMismatchError
@@ -24,7 +24,7 @@ from engine.memory.server_options import is_url
 from engine.types import Space
 from indexer.ledger import Ledger
 from indexer.tidy import remove_orphans
-from indexer.transfer import ask_both, bring, compare
+from indexer.transfer import ask_both, bring, bring_captions, compare
 
 #: The setting in which the ledger of a copy says ``of`` which library it is one, and whether it is ``whole``.
 COPY = "copy"
@@ -49,6 +49,7 @@ class CopyReport:
     failed: int = 0
     windows: int = 0
     written: int = 0
+    captions: int = 0
     searches: int = 0
     wall_s: float = 0.0
 
@@ -158,6 +159,7 @@ class _Copying:
             with self._target() as ledger:
                 self._claim(ledger, 0)
                 ledger.adopt(self.known, COPY)
+                self._bring_captions(wait_s, on_wait)
                 self._finish(ledger)
             return
         with self.here.writing(space, _leave, wait_s, on_wait) as memory:
@@ -165,7 +167,19 @@ class _Copying:
             with self._target() as ledger, self.there.writing(space, _leave, wait_s, on_wait) as copy:
                 self._claim(ledger, copy.count())
                 self._fill(memory, copy, ledger)
+                self._bring_captions(wait_s, on_wait)
                 self._finish(ledger)
+
+    def _bring_captions(self, wait_s: float, on_wait: Callable[[str], None]) -> None:
+        """What the source remembers in words, as it does itself, with a lock of its own."""
+        with self.here.recalling() as captions:
+            first = next(captions.memory.scroll(with_vectors=True), None) if captions else None
+            if captions is None or first is None or first.vector is None:
+                return
+            space = bare_space(captions.space_id, len(first.vector))
+            with self.there.remembering(space, wait_s, on_wait) as copy:
+                alone = not is_url(self.report.target)
+                self.report.captions = bring_captions(captions.memory, copy.memory, alone)
 
     def _fill(self, memory: Memory, copy: Memory, ledger: Ledger) -> None:
         windows = memory.count()

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from earshot.keep import Keep, keep_at
 from earshot.limits import WAIT_S
 from earshot.lock import LibraryLock, holder_of
-from earshot.places import LEDGER, MEMORY, bundles_folder, expanded, no_library
+from earshot.places import CAPTIONS, LEDGER, MEMORY, bundles_folder, expanded, no_library
 from engine.bundle import known_bundles, open_bundle
 from engine.errors import BundleError, DamagedLedgerError, DamagedMemoryError, LibraryBusyError
 from engine.memory.base import Memory
@@ -36,6 +36,7 @@ class Repaired:
 
     ledger: str = WHOLE
     memory: str = WHOLE
+    captions: str = WHOLE
     files: int = 0
     windows: int = 0
     unsound: int = 0
@@ -47,7 +48,7 @@ class Repaired:
     @property
     def was_whole(self) -> bool:
         """Whether there was nothing to repair, and nothing to be heard again."""
-        return (self.ledger, self.memory) == (WHOLE, WHOLE) and self.is_whole
+        return {self.ledger, self.memory, self.captions} == {WHOLE} and self.is_whole
 
     @property
     def is_whole(self) -> bool:
@@ -82,6 +83,7 @@ def repair(
             if memory_folder.exists():
                 aside.take(memory_folder)
             report.memory, report.lost = RENEWED, ledger.disown_lost(())
+        _examine_captions(keep, aside, report)
         space_id = space_id or ledger.setting("space_id")
         report.bundle = _settle(ledger, space_id, bundle) if space_id else None
         report.files, report.waiting = ledger.totals().files, ledger.waiting()
@@ -133,6 +135,21 @@ def _examine(
         return None
     report.windows, report.unsound = reading.windows, reading.unsound
     return known[0]
+
+
+def _examine_captions(keep: Keep, aside: _Aside, report: Repaired) -> None:
+    """Read every caption that is remembered; damaged ones are moved aside: they are to be remembered again."""
+    folder = keep.folder / CAPTIONS
+    try:
+        with keep.recalling() as captions:
+            for record in captions.memory.scroll(with_vectors=True) if captions else ():
+                if record.vector is None or "text" not in record.payload:
+                    raise DamagedMemoryError(f"the caption {record.id} without its vector or its text")
+    except DamagedMemoryError:
+        keep.close()
+        if folder.exists():
+            aside.take(folder)
+        report.captions = RENEWED
 
 
 def _known_space(

@@ -309,6 +309,8 @@ def print_repair(report: Repaired) -> None:
     say(f"ledger: {report.ledger}; memory: {report.memory}; {report.windows} windows of {report.files} files")
     if report.aside:
         say(f"what was damaged lies in {report.aside}", style="dim")
+    if report.captions != "whole":
+        say("captions were damaged: remember them again with `earshot remember`", style="yellow")
     if report.unsound:
         say(f"{report.unsound} windows were not as they had been written", style="yellow")
     if not report.bundle:

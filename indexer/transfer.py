@@ -75,6 +75,32 @@ def ask_both(memory: Memory, copy: Memory, sample: list[Record]) -> int:
     return len(sample)
 
 
+def bring_captions(captions: Memory, copy: Memory, alone: bool) -> int:
+    """Make ``copy`` remember the same; returns how many captions that are.
+
+    Where the copy is not ``alone`` ours, as on a server, what it remembers besides stays. Raises ``LibraryError`` if
+    one is not there afterwards.
+    """
+    news = (
+        Point(record.id, _vector(record), record.payload)
+        for record, found in _side_by_side(captions.scroll(with_vectors=True), copy)
+        if found is None or found.payload != record.payload
+    )
+    while points := list(islice(news, AT_ONCE)):
+        copy.upsert(points)
+    gone = (str(record.payload["sha256"]) for record, found in _side_by_side(copy.scroll(), captions) if found is None)
+    while alone and (keys := list(islice(gone, AT_ONCE))):
+        copy.delete(of_contents(*keys))
+    copy.optimise()
+    copy.flush()
+    count = 0
+    for record, found in _side_by_side(captions.scroll(), copy):
+        if found is None or found.payload != record.payload:
+            raise _difference(f"the caption {record.payload['text']!r} not in the copy")
+        count += 1
+    return count
+
+
 def _whole(memory: Memory, ledger: Ledger, with_vectors: bool, on_window: Callable[[int], None]) -> Iterator[Record]:
     """The points of all contents that ``ledger`` knows as whole; a killed run may have left others."""
     for number, record in enumerate(memory.scroll(with_vectors=with_vectors), 1):

@@ -61,7 +61,7 @@ class CaptionMemory:
     """The captions of one space. Its ``memory`` must have been opened with ``ensure_space``."""
 
     def __init__(self, memory: Memory, space_id: str) -> None:
-        self.memory, self._space_id = memory, space_id
+        self.memory, self.space_id = memory, space_id
 
     def news(self, captions: Iterable[Said]) -> list[Said]:
         """Those that are not remembered, each once, in their order: only these need a vector."""
@@ -80,7 +80,7 @@ class CaptionMemory:
         """
         self.memory.upsert(
             [
-                Point(str(uuid.uuid5(_NAMESPACE, f"{said.key}/{self._space_id}")), vector, said.payload())
+                Point(str(uuid.uuid5(_NAMESPACE, f"{said.key}/{self.space_id}")), vector, said.payload())
                 for said, vector in zip(captions, vectors, strict=True)
             ]
         )

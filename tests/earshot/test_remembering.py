@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from earshot import Library
+from earshot.copying import copy_library
 from earshot.remembering import MOST_LINE, RememberReport, read_captions
+from earshot.repair import repair
 from engine.errors import BundleError, LibraryBusyError, QueryError, SpaceMismatchError
 from engine.fakes import FakeEncoders
 from engine.memory.captions import GENERATED, CaptionMemory, Said, ShippedCaptions, of
@@ -279,3 +281,37 @@ def test_a_filter_of_captions_names_what_it_is_asked_to():
         assert captions.count(of(None, "eng")) == 2
         assert [one.text for one in captions.all(of("two", "eng"))] == ["the sea"]
         assert captions.news([*said, Said("new"), Said("new")]) == [Said("new")]
+
+
+def test_a_copy_remembers_the_same(library: Library, tmp_path: Path):
+    library.remember(["a dog", "the sea", "rain"], lang="eng", source="mine")
+    library.remember([Said("a dog barks", "eng", GENERATED)])
+    for kept in (4, 2, 3):
+        report = copy_library(tmp_path / "library", tmp_path / "copy")
+        assert report.captions == kept
+        with Library(tmp_path / "copy", encoders=FakeEncoders()) as copy:
+            assert sorted(copy.text_memory()[1]) == sorted(library.text_memory()[1])
+            assert copy.remembers(source=GENERATED) == library.remembers(source=GENERATED)
+        if kept == 4:
+            library.forget(source=GENERATED)
+            library.remember(["gone soon"], source="passing")
+            library.forget(source="passing")
+            library.forget(source="mine")
+            library.remember(["a dog", "wind"])
+        else:
+            library.remember(["thunder"])
+
+
+def test_damaged_captions_are_moved_aside_and_sounds_stay(library: Library, tmp_path: Path):
+    library.remember(["a dog"])
+    library.close()
+    assert repair(tmp_path / "library").was_whole
+    (tmp_path / "library" / "memory" / "captions" / "current").write_text("{")
+    report = repair(tmp_path / "library")
+    assert (report.captions, report.memory) == ("empty", "whole")
+    assert report.aside
+    assert (Path(report.aside) / "captions").exists()
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as again:
+        assert again.remembers() == 0
+        again.remember(["a dog"])
+        assert again.remembers() == 1
