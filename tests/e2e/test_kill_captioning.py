@@ -40,7 +40,7 @@ print("done", flush=True)
 
 
 def run(library: Path, sounds: Path, kill_at: int | None, delay_s: float) -> bool:
-    """Index in a process of its own; whether it ended by itself. It is killed after its n-th batch of captions began."""
+    """Index in a process of its own; whether it ended by itself. Killed after its n-th batch of captions began."""
     command = [sys.executable, "-c", RUN, str(library), str(sounds)]
     environment = {"PYTHONHASHSEED": "1", "PATH": ""}
     with subprocess.Popen(
