@@ -140,4 +140,5 @@ def _text(part: TextPart) -> TextPart:
         ids, mask = torch.tensor([one.ids for one in read]), torch.tensor([one.attention_mask for one in read])
         return np.asarray(module(ids, mask).numpy())
 
-    return replace(part, module=module, reference=reference)
+    packed = getattr(module, "packed", None)  # what runs has copies of the weights: it is made anew from those of now
+    return replace(part, module=module, reference=reference, runs=None if packed is None else packed())

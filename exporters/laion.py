@@ -85,14 +85,18 @@ class RobertaTower(nn.Module):
         states = self.model(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions)
         return unit(self.projection(states.pooler_output))
 
+    def packed(self) -> PackedRobertaTower:
+        """The same, with the weights of now, as it runs in the graph."""
+        return PackedRobertaTower(self).eval()
+
 
 class PackedRobertaTower(nn.Module):
     """The same as it runs in the graph."""
 
-    def __init__(self, model: ClapModel) -> None:
+    def __init__(self, tower: RobertaTower) -> None:
         super().__init__()
-        self.model, self.pooler = Bert(model.text_model, first_only=True), model.text_model.pooler
-        self.projection = model.text_projection
+        self.model, self.pooler = Bert(tower.model, first_only=True), tower.model.pooler
+        self.projection = tower.projection
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """As the class says."""
@@ -176,5 +180,5 @@ def _text(model: ClapModel, reader: PreTrainedTokenizerBase, tokenizer: Tokenize
         features = model.get_text_features(inputs["input_ids"], inputs["attention_mask"])
         return np.asarray(features.pooler_output.numpy())
 
-    runs = PackedRobertaTower(model).eval()
-    return TextPart(RobertaTower(model).eval(), reference, tokenizer, max_tokens, ("eng",), runs=runs)
+    tower = RobertaTower(model).eval()
+    return TextPart(tower, reference, tokenizer, max_tokens, ("eng",), runs=tower.packed())

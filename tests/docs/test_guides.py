@@ -16,7 +16,7 @@ import pytest
 from earshot.demo import write_sounds
 
 DOCS = Path(__file__).parents[2] / "docs"
-GUIDES = ("guide.md", "operations.md")
+GUIDES = ("guide.md", "operations.md", "fine-tune-on-your-library.md")
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
