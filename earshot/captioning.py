@@ -237,7 +237,7 @@ def caption(
                     for line in subtitles(moments):
                         show.say(line)
                 else:
-                    _print(path, moments, encoders)
+                    _print(path, moments, captioner)
             except (AudioError, OSError) as error:
                 failed.append((str(path), str(error)))
     if as_json:
@@ -263,20 +263,14 @@ def _opened(library: str | None, bundle: str | None, device: DeviceChoice) -> It
         yield opened.encoders, OfLibrary(opened)
 
 
-def _print(path: Path, moments: Iterable[CaptionedMoment], encoders: Encoders) -> None:
+def _print(path: Path, moments: Iterable[CaptionedMoment], captioner: Captioner | RetrievalCaptioner) -> None:
     """A line a moment; what is not sure enough to be an answer is marked."""
     show.say(show.short_path(str(path)), style="bold")
     for moment in moments:
         said, where = moment.caption, f"{show.clock(moment.start_s)} - {show.clock(moment.end_s)}"
-        unsure = said.score < _cutoff(said, encoders)
+        unsure = said.score < captioner.curve(said.text).cutoff
         text = f"{said.text or '(nothing to say)'}{'  (unsure)' if unsure else ''}"
         show.say(f"{where:>19}  {said.score:4.0%}  {text}", style="dim" if unsure else "")
-
-
-def _cutoff(said: Caption, encoders: Encoders) -> float:
-    from engine.search import calibration_for
-
-    return calibration_for(said.text, encoders.calibration).cutoff
 
 
 def register(app: typer.Typer) -> None:

@@ -82,7 +82,8 @@ class CaptionerPart:
     ``space_id``: the space whose vectors it learnt to read; another's are refused. ``strategy``: what is done to a
     sound's vector first (``audio``: nothing, ``nearest``, ``projection``), with ``tau`` and ``renormalise``. ``sigma``
     is the noise that it learnt with. What is as near as ``silence`` or ``noise`` says to a vector in ``anchors``, by
-    cosine, has no event.
+    cosine, has no event. ``calibration``: from the cosine of a sound and its caption to the chance that the caption is
+    right; default: the curve for words, which believes too much of the best of many sentences.
     """
 
     prefix: str
@@ -102,6 +103,7 @@ class CaptionerPart:
     sigma: float
     silence: float
     noise: float
+    calibration: Calibration | None
 
 
 ConvSearch: TypeAlias = Literal["HEURISTIC", "DEFAULT", "EXHAUSTIVE"]
@@ -375,8 +377,10 @@ def _captioner(reader: _Reader | None) -> CaptionerPart | None:
     values |= {key: reader.positive(key, int) for key in ("max_tokens", "beams")}
     values |= {key: reader.get(key, bool) for key in ("renormalise", "rerank")}
     values |= {key: reader.finite(key) for key in ("length_penalty", "sigma", "silence", "noise")}
+    curve = reader.section("calibration")
     return CaptionerPart(
         **values,
+        calibration=None if curve is None else _calibration(curve),
         space_id=reader.get("space_id", str),
         languages=reader.texts("languages"),
         no_repeat=reader.get("no_repeat", int),

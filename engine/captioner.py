@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from engine.beams import Hypothesis, Rules, beam_search, greedy_search
-from engine.bundle import Bundle, CaptionerPart
+from engine.bundle import Bundle, Calibration, CaptionerPart
 from engine.decoding import CachedSteps
 from engine.encoders import Encoders
 from engine.errors import BundleError, QueryError, SelfTestError, SpaceMismatchError
@@ -163,10 +163,13 @@ class Captioner:
             alike = meant[first : first + len(each)] @ vectors[number]
             first += len(each)
             best = int(alike.argmax())
-            curve = calibration_for(each[best], self._encoders.calibration)
-            score = curve.relevance(float(alike[best])) if each[best] else 0.0
+            score = self.curve(each[best]).relevance(float(alike[best])) if each[best] else 0.0
             captions.append(Caption(each[best], score, self.language, evidence[number]))
         return captions
+
+    def curve(self, text: str) -> Calibration:
+        """From the cosine of a sound and this caption to the chance that it is right; below the cutoff it is unsure."""
+        return self._part.calibration or calibration_for(text, self._encoders.calibration)
 
     def decode(self, points: FloatArray) -> list[list[Hypothesis]]:
         """Points of the text space ``[n, dim]`` -> the pieces of their captions, best first; one each if greedy."""
@@ -259,8 +262,12 @@ class RetrievalCaptioner:
         if not fitting:
             return Caption("", 0.0, self._language or "eng")
         best = fitting[0]
-        relevance = calibration_for(best.text, self._encoders.calibration).relevance(best.score)
+        relevance = self.curve(best.text).relevance(best.score)
         return Caption(best.text, relevance, best.language, tuple(fitting[:EVIDENCE]))
+
+    def curve(self, text: str) -> Calibration:
+        """See ``Captioner.curve``: that of words, which believes too much of the best of many sentences."""
+        return calibration_for(text, self._encoders.calibration)
 
 
 def _part(bundle: Bundle) -> CaptionerPart:

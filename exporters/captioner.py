@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from engine.beams import IntArray
-from engine.bundle import file_sha256, open_bundle, require_free
+from engine.bundle import Calibration, file_sha256, open_bundle, require_free
 from engine.decoding import CachedSteps
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError
@@ -45,6 +45,7 @@ class CaptionSettings:
     renormalise: bool = True
     rerank: bool = False
     sigma: float = 0.0
+    calibration: Calibration | None = None
 
 
 def export_captioner(
@@ -82,6 +83,12 @@ def export_captioner(
     }
     _write_manifest(bundle, section)
     return section
+
+
+def calibrate_captions(bundle: Path, curve: Calibration) -> None:
+    """Say in the manifest how a caption's cosine with its sound is to be believed."""
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    _write_manifest(bundle, manifest["captioner"] | {"calibration": asdict(curve)})
 
 
 def _write_manifest(bundle: Path, section: Mapping[str, Any]) -> None:

@@ -178,7 +178,8 @@ def train(
     ids = caption_ids(tokenizer, texts, languages, config.max_tokens)
     lesson = CaptionLesson(decoder, ids, vectors, config)
     if held_out is None:
-        return _saved(run(decoder, lesson, config.plan, out, stop_after), out / "best.pt")  # type: ignore[arg-type]
+        run(decoder, lesson, config.plan, out, stop_after)
+        return _saved(decoder, out / "best.pt")
     judge = _Judge(decoder, tokenizer, held_out, config, out)
     last = config.plan.steps if stop_after is None else min(stop_after, config.plan.steps)
     while judge.step < last:

@@ -15,12 +15,12 @@ import torch
 from typer.testing import CliRunner
 
 from earshot.commands import app
-from engine.bundle import STARTER_DIR, open_bundle
+from engine.bundle import STARTER_DIR, Calibration, open_bundle
 from engine.captioner import NO_EVENT, Captioner, RetrievalCaptioner
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError, ManifestError, QueryError, SelfTestError, SpaceMismatchError
 from engine.types import Caption, FloatArray, Remembered
-from exporters.captioner import CaptionSettings, export_captioner
+from exporters.captioner import CaptionSettings, calibrate_captions, export_captioner
 from exporters.decoder import CaptionDecoder, DecoderConfig
 from trainer.captioner import learn_pieces
 
@@ -163,6 +163,21 @@ def test_strategies_put_other_points_into_words(made: Path, encoders: OnnxEncode
     weights = np.exp((cosines - cosines.max()) / 0.01)
     point = weights @ memory.vectors / weights.sum()
     np.testing.assert_allclose(points["projection"], point / np.linalg.norm(point), atol=1e-5)
+
+
+def test_a_caption_is_believed_as_its_own_curve_says(
+    made: Path, folder: Path, encoders: OnnxEncoders, memory: Memory
+) -> None:
+    sound = _sounds(encoders, 4)
+    plain = _captioner(made, encoders, memory).caption(sound)
+    curve = Calibration(slope=3.0, intercept=-2.0, cutoff=0.3)
+    calibrate_captions(folder, curve)
+    open_bundle(folder).verify()
+    for caption, before, vector in zip(_captioner(folder, encoders, memory).caption(sound), plain, sound, strict=True):
+        assert caption.text == before.text
+        cosine = float(encoders.text.encode_text([caption.text])[0] @ vector)
+        assert caption.score == pytest.approx(curve.relevance(cosine), abs=1e-5)
+        assert before.score == pytest.approx(encoders.calibration["text"].relevance(cosine), abs=1e-5)
 
 
 def test_a_large_memory_is_projected_upon_by_its_nearest(
