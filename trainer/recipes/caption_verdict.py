@@ -11,7 +11,9 @@ from engine.captioner import Captioner
 from engine.memory.captions import ShippedCaptions
 from engine.types import FloatArray, Remembered
 from exporters.amend import amend
+from exporters.captioner import calibrate_captions
 from trainer.caption_metrics import sound_figures, text_figures
+from trainer.caption_trust import caption_curve
 from trainer.evaluate import Figure, table
 from trainer.recipes.caption_shipping import MOST_REMEMBERED, told_before
 from trainer.recipes.captions import Work, centres
@@ -56,6 +58,16 @@ def judged(work: Work, clips: Sequence[Referenced], heard: Sequence[FloatArray],
     told = said(work, centres(heard), **asked)
     vectors = work.encoded([text or "." for text in told])
     return text_figures(told, [clip.captions for clip in clips]) + sound_figures(vectors, heard)
+
+
+def trust(work: Work) -> None:
+    """Put into the bundle how far its captions are to be believed, as the held-out clips say."""
+    sounds = centres(work.heard("held", work.held))
+    told = said(work, sounds)
+    cosines = (work.encoded([text or "." for text in told]) * sounds).sum(axis=1)
+    curve = caption_curve(told, [clip.captions for clip in work.held], cosines)
+    print(curve, flush=True)
+    calibrate_captions(work.bundle, curve)
 
 
 def verdict(work: Work) -> str:

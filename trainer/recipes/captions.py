@@ -212,10 +212,12 @@ def tables(work: Work) -> None:
 
 
 def ship(work: Work) -> None:
-    """Put memory and decoder into the bundle."""
+    """Put memory and decoder into the bundle, and how far its captions are to be believed."""
     from trainer.recipes.caption_shipping import ship as put
+    from trainer.recipes.caption_verdict import trust
 
     put(work)
+    trust(work)
 
 
 def verdict(work: Work) -> None:
