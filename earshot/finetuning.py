@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,6 +105,8 @@ def finetune(
         ) from error
     with show.steps_progress(not as_json) as draw:
         report = run(settings, expanded(out), bundles=bundles_folder(), on_progress=draw)
+    if int(os.environ.get("RANK", "0")):  # of several processes one tells
+        return
     if as_json:
         show.print_json(report.to_dict())
     else:

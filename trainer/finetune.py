@@ -142,8 +142,9 @@ class _Run:
         self.languages = chosen_languages(settings.languages, examples)
         if settings.translator:
             self._progress("translating", 0, 0)
-            made = Translations(cache / "translations.jsonl", hub_translator(settings.translator))
-            examples = made.add(examples, chosen_languages(settings.languages, examples), settings.seed)
+            with self.accelerator.main_process_first():  # the others find what it has written
+                made = Translations(cache / "translations.jsonl", hub_translator(settings.translator))
+                examples = made.add(examples, self.languages, settings.seed)
         batch = settings.batch or min(BATCH, len(examples))
         self.clips = examples
         self.labelled = self._loader(examples, batch, settings.seed, cache, rank, world)

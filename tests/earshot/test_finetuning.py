@@ -1,0 +1,38 @@
+"""`earshot train finetune` on the command line, as far as it goes without torch; the rest is in the guide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from earshot.commands import app
+from engine.errors import EarshotError
+from trainer.settings import Settings
+
+COMMAND = ("train", "finetune", "--out", "run")
+
+
+def refused(*arguments: str) -> str:
+    result = CliRunner().invoke(app, [*COMMAND, *arguments])
+    assert isinstance(result.exception, EarshotError)
+    return str(result.exception)
+
+
+def test_what_cannot_be_run_is_said_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "trainer.finetune", None)
+    assert "give --data" in refused()
+    assert "--unlabelled" in refused("--data", "x.jsonl", "--method", "composed")
+    config = tmp_path / "run.toml"
+    config.write_text('data = "x.jsonl"\nepoch = 3\n')
+    assert "perhaps epochs?" in refused("--config", str(config))
+    assert "pip install 'earshot[train]'" in refused("--data", "x.jsonl")
+
+
+def test_help_tells_the_whole_story_with_the_defaults_that_hold():
+    told = CliRunner().invoke(app, ["train", "finetune", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    for name in Settings.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in told
+    for text in ("[default: 5e-05]", "[default: audio,text,a2t]", "bundle export", "earshot eval", "earshot index"):
+        assert text in told
