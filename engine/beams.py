@@ -140,10 +140,11 @@ class _Beams:
         if not (self._rules.banned or self._rules.no_repeat):
             return scores
         allowed = scores.copy()
-        for row, said in enumerate(self._said):
+        for row, (said, candidates) in enumerate(zip(self._said, pieces.tolist(), strict=True)):
             forbidden = self._rules.forbidden(said)
-            if forbidden:
-                allowed[row, np.isin(pieces[row], list(forbidden))] = -np.inf
+            for column, piece in enumerate(candidates):
+                if piece in forbidden:
+                    allowed[row, column] = -np.inf
         return allowed
 
     def _cannot_improve(self, length: int) -> bool:
