@@ -87,5 +87,5 @@ class DecibelMel(nn.Module):
         count = 1 + (samples.shape[1] - self.fft) // self.hop
         needed = (count - 1) * step + per_frame
         blocks = samples[:, : needed * block].reshape(-1, needed, block)
-        last = (count - 1) * step + 1
-        return torch.cat([blocks[:, i : i + last : step] for i in range(per_frame)], dim=-1)
+        chosen = step * torch.arange(count)[:, None] + torch.arange(per_frame)
+        return blocks.index_select(1, chosen.reshape(-1)).reshape(-1, count, self.fft)  # one Gather
