@@ -126,7 +126,7 @@ def test_encode_audio_takes_any_rate(library: Library):
     ("call", "error"),
     [
         (lambda lib: lib.search(), QueryError),
-        (lambda lib: lib.search("a", audio="b.wav"), QueryError),
+        (lambda lib: lib.search("a", audio="b.wav"), AudioError),
         (lambda lib: lib.search("a", k=0), QueryError),
         (lambda lib: lib.search(" "), QueryError),
         (lambda lib: lib.search("a", filters=["nonsense"]), QueryError),
