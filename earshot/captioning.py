@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from earshot import show
@@ -95,6 +94,8 @@ class OfBundle:
 
     def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
         """Vectors ``[n, dim]`` and their texts."""
+        import numpy as np
+
         return self._shipped.texts(limit) if self._shipped else (np.empty((0, self._dim), np.float32), [])
 
     def count(self) -> int:
@@ -134,6 +135,8 @@ def caption_file(
     path: Path, encoders: Encoders, captioner: Captioner | RetrievalCaptioner
 ) -> Iterator[CaptionedMoment]:
     """The moments of a sound, in order; neighbours that are called the same are one. Raises ``AudioError``."""
+    import numpy as np
+
     from engine.audio import open_clip
     from engine.encoders import encode_windows
     from engine.moments import alike_from, stretches

@@ -60,6 +60,19 @@ def test_evaluating_needs_no_torch(tmp_path: Path):
     assert {figure["task"] for figure in told["bundles"]["starter"]} == {"text-to-audio", "audio-to-text", "zero-shot"}
 
 
+CAPTIONED = BLOCKED.partition("from earshot")[0] + "from earshot.commands import app\napp(sys.argv[1:])\n"
+
+
+def test_captioning_needs_no_torch(tmp_path: Path):
+    write_sounds(tmp_path / "sounds")
+    words = ["caption", str(tmp_path / "sounds" / "alarms"), "--json", "--library", str(tmp_path / "none")]
+    result = subprocess.run([sys.executable, "-c", CAPTIONED, *words], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert len(told) == len(list((tmp_path / "sounds" / "alarms").iterdir()))
+    assert all(moment["caption"] and moment["evidence"] for one in told for moment in one["moments"])
+
+
 def test_help_imports_neither_the_model_nor_the_store():
     code = (
         "import sys, earshot.commands; "

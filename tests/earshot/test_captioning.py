@@ -1,0 +1,83 @@
+"""What `earshot caption` makes of moments: joined, stamped, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from earshot.captioning import CaptionedMoment, called_the_same, caption_file, subtitles
+from engine.captioner import RetrievalCaptioner
+from engine.fakes import FakeEncoders, band_word
+from engine.types import Caption, FloatArray, Remembered
+
+
+def _moment(start_s: float, end_s: float, text: str, score: float = 0.5) -> CaptionedMoment:
+    return CaptionedMoment(start_s, end_s, Caption(text, score, "eng"))
+
+
+def test_neighbours_that_are_called_the_same_are_one() -> None:
+    moments = [_moment(0, 1, "rain", 0.4), _moment(1, 2, "rain", 0.9), _moment(2, 3, "dog"), _moment(3, 4, "rain", 0.3)]
+    found = list(called_the_same(moments))
+    assert [(one.start_s, one.end_s, one.caption.text, one.caption.score) for one in found] == [
+        (0, 2, "rain", 0.9),
+        (2, 3, "dog", 0.5),
+        (3, 4, "rain", 0.3),
+    ]
+    assert list(called_the_same([])) == []
+
+
+def test_subtitles_are_numbered_and_stamped() -> None:
+    moments = [_moment(0, 1.9996, "rain\n on a roof"), _moment(2, 3, ""), _moment(3661.5, 36000.25, "犬")]
+    assert list(subtitles(moments)) == [
+        *("1", "00:00:00,000 --> 00:00:02,000", "rain on a roof", ""),
+        *("2", "01:01:01,500 --> 10:00:00,250", "犬", ""),
+    ]
+
+
+class Bands:
+    """Remembers the fake encoders' words."""
+
+    def __init__(self, encoders: FakeEncoders) -> None:
+        self._words = [band_word(hz) for hz in (63, 125, 250, 500, 1000, 2000)] + ["silence"]
+        self._vectors = encoders.encode_text(self._words)
+
+    def nearest(self, vector: FloatArray, k: int) -> list[Remembered]:
+        scores = self._vectors @ vector
+        best = np.argsort(-scores)[:k]
+        return [Remembered(self._words[n], "eng", "own", self._vectors[n], float(scores[n])) for n in best]
+
+    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
+        return self._vectors[:limit], self._words[:limit]
+
+    def count(self) -> int:
+        return len(self._words)
+
+
+def test_ten_thousand_windows_in_one_file(tmp_path: Path) -> None:
+    """A tone that changes every second: each second is a moment, and it's told as it goes."""
+    encoders = FakeEncoders(window_s=0.02, hop_s=0.01)
+    rate, seconds = 8000, 101
+    t = np.arange(rate * seconds) / rate
+    hz = np.where(t.astype(int) % 2 == 0, 500.0, 2000.0)
+    soundfile.write(tmp_path / "long.wav", 0.5 * np.sin(2 * np.pi * hz * t), rate)
+    calls: list[int] = []
+
+    class Counting(RetrievalCaptioner):
+        def caption(self, vectors: FloatArray) -> list[Caption]:
+            calls.append(len(vectors))
+            return super().caption(vectors)
+
+    found: Iterator[CaptionedMoment] = caption_file(
+        tmp_path / "long.wav", encoders, Counting(encoders, Bands(encoders))
+    )
+    first = next(found)
+    assert (first.start_s, first.caption.text, len(calls)) == (0.0, "band500", 1)
+    moments = [first, *found]
+    assert max(calls) <= 16
+    assert len(moments) >= seconds
+    assert sum(moment.caption.text == "band2000" for moment in moments) >= 50
+    assert all(one.end_s == after.start_s for one, after in zip(moments, moments[1:], strict=False))  # noqa: RUF007
+    assert abs(moments[-1].end_s - seconds) < 0.02
