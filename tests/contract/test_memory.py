@@ -24,6 +24,7 @@ from qdrant_client import QdrantClient, models
 
 from engine.errors import MemoryStoreError, QueryError, SpaceMismatchError
 from engine.memory.base import Memory
+from engine.memory.captions import GENERATED, CaptionMemory, Said, of
 from engine.memory.edge import EdgeMemory
 from engine.memory.exact import ExactMemory
 from engine.memory.server import ServerMemory
@@ -558,3 +559,30 @@ def test_words_among_equal_scores_stand_by_id(memory: Memory) -> None:
     order = np.random.default_rng(1).permutation(100)
     memory.upsert([Point(identifier(int(i)), axis(0), {"text": "rain"}) for i in order])
     assert [hit.id for hit in memory.search_words("rain", 33)] == [identifier(i) for i in range(33)]
+
+
+def test_captions_are_kept_the_same_everywhere(memory: Memory) -> None:
+    """Generated ones are found by their words, and are none of those that are projected upon."""
+    captions = CaptionMemory(memory, SPACE)
+    human = [Said("a dog barks", "eng", "mine"), Said("la mer", "fra", "mine"), Said("rain", "eng", "other")]
+    made = [Said("a dog barks", "eng", GENERATED), Said("a whistle", "eng", GENERATED)]
+    vectors = np.stack([axis(n) for n in range(5)])
+    for _ in range(2):
+        captions.remember([*human, *made], vectors)
+    memory.flush()
+    assert captions.count() == 5
+    assert captions.news([*made, Said("a dog barks", "deu", "mine")]) == [Said("a dog barks", "deu", "mine")]
+    found = captions.nearest(axis(3) + np.float32(0.5) * axis(1), 5)
+    assert (found[0].text, found[0].language, found[0].source) == ("la mer", "fra", "mine")
+    assert {one.text for one in found} == {one.text for one in human}
+    np.testing.assert_allclose(found[0].vector, axis(1), atol=1e-6)
+    kept, texts = captions.texts(10)
+    assert sorted(texts) == ["a dog barks", "la mer", "rain"]
+    for vector, text in zip(kept, texts, strict=True):
+        np.testing.assert_allclose(vector, vectors[[one.text for one in human].index(text)], atol=1e-6)
+    assert [hit.payload["source"] for hit in memory.search_words("whistle", 5)] == [GENERATED]
+    assert captions.forget(of("MINE", "eng")) == 1
+    assert sorted(one.text for one in captions.all()) == ["a dog barks", "a whistle", "la mer", "rain"]
+    assert captions.forget(of(GENERATED)) == 2
+    assert captions.forget(of()) == 2
+    assert (captions.count(), captions.nearest(axis(0), 3), captions.texts(3)[1]) == (0, [], [])
