@@ -22,7 +22,7 @@ import numpy as np
 
 from engine.memory.base import Memory
 from engine.memory.captions import GENERATED, Said
-from engine.types import Caption, Clause, Filter, FloatArray
+from engine.types import Caption, Clause, FloatArray
 from indexer.flow import Flow
 from indexer.ledger import Ledger
 from indexer.payload import of_contents
@@ -179,11 +179,8 @@ class _Captions:
         captions = self._said(np.stack([h.vector for s in to_say for h in whole[s]])) if to_say else []
         if captions is None:
             return set()
-        written = 0
-        for sha256 in to_say:
-            if not self._write(sha256, whole[sha256], captions[written : written + len(whole[sha256])]):
-                return set()
-            written += len(whole[sha256])
+        if to_say and not self._write({sha256: whole[sha256] for sha256 in to_say}, captions):
+            return set()
         self.memory.flush()
         self.ledger.mark_captioned(list(whole))
         self.report.captioned += len(to_say)
@@ -214,18 +211,21 @@ class _Captions:
             captions += self.captioning.captioner.caption(vectors[first : first + WINDOWS_A_STEP])
         return captions
 
-    def _write(self, sha256: str, heard: Sequence[Heard], captions: Sequence[Caption]) -> bool:
-        """Write what is said of a content; false if the run is to stop before that is done."""
-        merged = runs(heard, captions)
-        this = of_contents(sha256)
-        for run in merged:
-            where = this.also(Clause("window", ">=", run.first), Clause("window", "<=", run.last))
-            score = round(run.score, 4) if run.text else None
-            self.memory.set_payload(where, {"caption": run.text or None, "caption_score": score})
-        languages = {caption.text: caption.language for caption in captions if caption.text}
-        said = [Said(text, language, GENERATED) for text, language in languages.items()]
-        if not self.captioning.remember(said, self.flow.stop.is_set):
+    def _write(self, heard: dict[str, list[Heard]], captions: Sequence[Caption]) -> bool:
+        """Write what is said of these contents; false if the run is to stop before that is done."""
+        said: dict[str, list[Run]] = {}
+        first = 0
+        for sha256, windows in heard.items():
+            said[sha256] = runs(windows, captions[first : first + len(windows)])
+            first += len(windows)
+            for run in said[sha256]:
+                where = of_contents(sha256).also(Clause("window", ">=", run.first), Clause("window", "<=", run.last))
+                score = round(run.score, 4) if run.text else None
+                self.memory.set_payload(where, {"caption": run.text or None, "caption_score": score})
+        texts = {(caption.text, caption.language): None for caption in captions if caption.text}
+        if not self.captioning.remember([Said(*text, GENERATED) for text in texts], self.flow.stop.is_set):
             return False
-        first = Filter((*this.clauses, Clause("window", "=", 0)))
-        self.memory.set_payload(first, {"captions": of_file(merged) or None})  # last: it says that all is there
+        for sha256, merged in said.items():  # last: it says that all is there
+            where = of_contents(sha256).also(Clause("window", "=", 0))
+            self.memory.set_payload(where, {"captions": of_file(merged) or None})
         return True
