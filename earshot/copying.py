@@ -20,6 +20,7 @@ from earshot.limits import WAIT_S
 from earshot.places import LEDGER, MEMORY, no_library
 from engine.errors import LibraryError, SpaceMismatchError
 from engine.memory.base import Memory
+from engine.memory.captions import CaptionMemory
 from engine.memory.server_options import is_url
 from engine.types import Space
 from indexer.ledger import Ledger
@@ -173,10 +174,12 @@ class _Copying:
     def _bring_captions(self, wait_s: float, on_wait: Callable[[str], None]) -> None:
         """What the source remembers in words, as it does itself, with a lock of its own."""
         with self.here.recalling() as captions:
-            first = next(captions.memory.scroll(with_vectors=True), None) if captions else None
-            if captions is None or first is None or first.vector is None:
+            space = _space_of(captions)
+            if space is None:  # an earlier copy may remember what was forgotten since
+                with self.there.recalling() as kept:
+                    space = _space_of(kept)
+            if captions is None or space is None:
                 return
-            space = bare_space(captions.space_id, len(first.vector))
             with self.there.remembering(space, wait_s, on_wait) as copy:
                 alone = not is_url(self.report.target)
                 self.report.captions = bring_captions(captions.memory, copy.memory, alone)
@@ -254,6 +257,12 @@ def _space(keep: Keep) -> Space | None:
     """That of its memory, as far as a keep wants to know it: id and dimension. None if there is no memory yet."""
     known = keep.known_space()
     return Space(*known, sample_rate_hz=0, window_s=0.0, hop_s=0.0, pad="repeat") if known else None
+
+
+def _space_of(captions: CaptionMemory | None) -> Space | None:
+    """That of the captions remembered, as far as a keep wants to know it; None where there are none."""
+    first = next(captions.memory.scroll(with_vectors=True), None) if captions else None
+    return bare_space(captions.space_id, len(first.vector)) if captions and first and first.vector is not None else None
 
 
 def _leave(memory: Memory) -> None:
