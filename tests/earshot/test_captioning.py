@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
-from earshot.captioning import CaptionedMoment, called_the_same, caption_file, subtitles
+from earshot import Library
+from earshot.captioning import CaptionedMoment, OfLibrary, called_the_same, caption_file, captioner_of, subtitles
 from engine.captioner import RetrievalCaptioner
+from engine.errors import QueryError
 from engine.fakes import FakeEncoders, band_word
+from engine.memory.captions import GENERATED, Said
 from engine.types import Caption, FloatArray, Remembered
 
 
@@ -81,3 +85,24 @@ def test_ten_thousand_windows_in_one_file(tmp_path: Path) -> None:
     assert sum(moment.caption.text == "band2000" for moment in moments) >= 50
     assert all(one.end_s == after.start_s for one, after in zip(moments, moments[1:], strict=False))  # noqa: RUF007
     assert abs(moments[-1].end_s - seconds) < 0.02
+
+
+def test_captions_are_built_on_what_the_library_remembers(tmp_path: Path) -> None:
+    """And never on what earshot itself has said, however well that fits."""
+    encoders = FakeEncoders()
+    t = np.arange(8000 * 3) / 8000
+    soundfile.write(tmp_path / "tone.wav", 0.5 * np.sin(2 * np.pi * 500 * t), 8000)
+    with Library(tmp_path / "library", encoders=encoders) as library:
+        library.remember(["band500 hums", "band2000 whistles"], lang="eng", source="mine")
+        library.remember([Said("band500", "eng", GENERATED)])
+        memory = OfLibrary(library)
+        assert memory.count() == 2
+        assert sorted(memory.texts(10)[1]) == ["band2000 whistles", "band500 hums"]
+        (moment,) = caption_file(tmp_path / "tone.wav", encoders, captioner_of(encoders, memory))
+        assert moment.caption.text == "band500 hums"
+        assert [(one.text, one.source) for one in moment.caption.evidence] == [
+            ("band500 hums", "mine"),
+            ("band2000 whistles", "mine"),
+        ]
+        with pytest.raises(QueryError, match="without a decoder"):
+            captioner_of(encoders, memory, strategy="projection")
