@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from exporters.composing import A2t
 from exporters.starter import load_checkpoint
 from exporters.towers import TextTower
 from trainer.compose import (
@@ -53,13 +53,26 @@ from trainer.recipes.evidence import (
     publish,
 )
 
-METHODS: tuple[Method, ...] = ("finetune", "concatenate", "composed")
+#: *a2t first* is *composed* whose a2t module has learnt from the unlabelled clips before, as in Pic2Word.
+Way: TypeAlias = Literal["finetune", "concatenate", "composed", "a2t first"]
+WAYS: tuple[Way, ...] = ("finetune", "concatenate", "composed", "a2t first")
+COMPARED: tuple[tuple[Way, Way], ...] = (
+    ("composed", "finetune"),
+    ("a2t first", "finetune"),
+    ("concatenate", "finetune"),
+    ("composed", "concatenate"),
+)
 Start: TypeAlias = Literal["taught", "blank", "both"]
 SEEDS = range(5)
 TUNING_SEED = 100
-#: What the audio tower knows at first, and how many clips are labelled: *taught* is the starter before its training,
+#: By what the audio tower knows at first and how many clips are labelled: *taught* is the starter before its training,
 #: *blank* has neither meanings nor detail, *both* is *taught* where the text tower learns too.
-STARTS: dict[Start, tuple[int, ...]] = {"taught": (100, 300, 1000), "blank": (300, 1000), "both": (300,)}
+RUNS: dict[Start, dict[int, tuple[Way, ...]]] = {
+    "taught": {100: WAYS[:3], 300: WAYS[:3], 1000: WAYS},
+    "blank": {1000: WAYS[:3]},
+    "both": {1000: ("finetune", "composed")},
+}
+MEASURES = ("R@1", "mAP@10")
 NAMES = {"t2a": "text to audio", "a2t": "audio to text", "mixed t2a": "text to mixture", "mixed a2t": "mixture to text"}
 PAIRS = 2048  # mixtures of a run
 TEST_PAIRS = 1000
@@ -67,6 +80,7 @@ STEPS = 100
 #: Of these the best on the clips to choose by, for each method; *both* learns at the rates of *taught*.
 RATES: dict[Start, tuple[float, ...]] = {"taught": (1e-4, 3e-4, 1e-3), "blank": (3e-4, 1e-3, 3e-3)}
 TUNED_WITH = 300  # labelled clips
+FIRST = Plan(steps=200, rate=1e-3, warmup=20, weight_decay=0, average=0, log_every=201)
 
 
 @dataclass(frozen=True)
@@ -203,60 +217,80 @@ class Composed(Ground):
             "composed": Contrast(sounds, towers.compose(one.texts, vectors), one.owner, *keys),
         }
 
-    def learnt(self, start: Start, method: Method, seed: int, count: int, rate: float) -> FeatureTowers:
+    def learnt(self, start: Start, way: Way, seed: int, count: int, rate: float) -> FeatureTowers:
         """Towers after a run."""
         plan = Plan(STEPS, rate, warmup=STEPS // 10, weight_decay=0, average=0, log_every=STEPS + 1, seed=seed)
-        return self.start(start, seed).learn(self.losses(method, seed, count), plan)
+        towers = self.start(start, seed)
+        if way == "a2t first":
+            towers.a2t = self.a2t(seed)
+        return towers.learn(self.losses("composed" if way == "a2t first" else way, seed, count), plan)
 
-    def tuned(self, start: Start, method: Method, rate: float) -> Floats:
+    def a2t(self, seed: int) -> A2t:
+        """An a2t module that has learnt (eq. 10) from all clips of the pool without their words, towers frozen."""
+        towers = self.start("taught", seed)
+        towers.audio.requires_grad_(False)
+        cuts = np.concatenate(self.views_of(self.pool))
+        vectors = torch.from_numpy(towers.heard(self.clean.features[cuts]))
+
+        def step(model: FeatureTowers, chance: np.random.Generator) -> dict[str, Tensor]:
+            drawn = chance.choice(len(cuts), BATCH, replace=False)
+            heard = Heard(vectors[drawn], [str(clip) for clip in self.clean.first[cuts[drawn]]])
+            return losses_of({"a2t": pseudo_contrast(model, heard, heard.samples)}, TEMPERATURE)
+
+        found = towers.learn(step, replace(FIRST, seed=seed), self.runs / f"a2t-{seed}").a2t
+        assert found is not None
+        return found
+
+    def tuned(self, start: Start, way: Way, rate: float) -> Floats:
         """AP@10 on the clips to choose by, words to sounds and sounds to words."""
 
         def work() -> dict[str, Floats]:
-            towers = self.learnt(start, method, TUNING_SEED, TUNED_WITH, rate)
-            marks = self.tuning_exam.marks(towers)
+            marks = self.tuning_exam.marks(self.learnt(start, way, TUNING_SEED, TUNED_WITH, rate))
             return {"ap": np.append(marks["t2a ap"].mean(), marks["a2t ap"].mean())}
 
-        return kept(self.runs / f"tuning-{start}-{method}-{rate:g}.npz", work)["ap"]
+        return kept(self.runs / f"tuning-{start}-{way}-{rate:g}.npz", work)["ap"]
 
-    def rate(self, start: Start, method: Method) -> float:
-        """The rate that a method learns best with."""
-        tuned: Start = "taught" if start == "both" else start
-        return max(RATES[tuned], key=lambda rate: float(self.tuned(tuned, method, rate).mean()))
+    def rate(self, start: Start, way: Way) -> float:
+        """The rate that a way learns best with; those that were not tried take over what they come from."""
+        known: Start = "taught" if start == "both" else start
+        alike: Way = "composed" if way == "a2t first" else way
+        return max(RATES[known], key=lambda rate: float(self.tuned(known, alike, rate).mean()))
 
-    def over_seeds(self, start: Start, method: Method | None, count: int, name: str) -> tuple[Floats, Floats]:
-        """R@1 and AP@10 ``[seeds, queries]`` of the queries called ``name``."""
-        found = [self.marks(start, method, seed, count) for seed in (SEEDS if method else SEEDS[:1])]
-        return np.stack([one[name] <= 1 for one in found]).astype(float), np.stack([one[f"{name} ap"] for one in found])
-
-    def marks(self, start: Start, method: Method | None, seed: int, count: int) -> dict[str, Floats]:
-        """What a run gives on the test part and, as ``mixed …``, on mixtures; no ``method``: before any run."""
+    def marks(self, start: Start, way: Way | None, seed: int, count: int) -> dict[str, Floats]:
+        """What a run gives on the test part and, as ``mixed …``, on mixtures; no ``way``: before any run."""
 
         def work() -> dict[str, Floats]:
-            if method is None:
+            if way is None:
                 towers = self.start(start, seed).eval()
             else:
-                towers = self.learnt(start, method, seed, count, self.rate(start, method))
+                towers = self.learnt(start, way, seed, count, self.rate(start, way))
             mixed = {f"mixed {name}": values for name, values in self.mixed_exam.marks(towers).items()}
             return self.exam.marks(towers) | mixed
 
-        return kept(self.runs / f"{start}-{method}-{count}-{seed}.npz", work)
+        return kept(self.runs / f"{start}-{way}-{count}-{seed}.npz", work)
+
+    def over_seeds(self, start: Start, way: Way | None, count: int, name: str) -> tuple[Floats, Floats]:
+        """R@1 and AP@10 ``[seeds, queries]`` of the queries called ``name``."""
+        found = [self.marks(start, way, seed, count) for seed in (SEEDS if way else SEEDS[:1])]
+        return np.stack([one[name] <= 1 for one in found]).astype(float), np.stack([one[f"{name} ap"] for one in found])
 
 
-def tables(work: Composed, start: Start, counts: Sequence[int]) -> Iterator[str]:
-    """What each method gives, and the differences between them."""
-    yield line("labelled", "learnt", *(f"{name} {m}" for name in NAMES.values() for m in ("R@1", "mAP@10")))
+def tables(work: Composed, start: Start) -> Iterator[str]:
+    """What each way gives, and the differences between them."""
+    yield line("labelled", "learnt", *(f"{name} {m}" for name in NAMES.values() for m in MEASURES))
     yield line("---:", "---", *["---:"] * 2 * len(NAMES))
-    runs: list[tuple[Method | None, int]] = [(None, 0), *((method, count) for count in counts for method in METHODS)]
-    for method, count in runs:
-        found = [work.over_seeds(start, method, count, name) for name in NAMES]
-        yield line(str(count), method or "nothing yet", *(f"{v.mean():.3f}" for pair in found for v in pair))
-    yield ""
-    yield line("labelled", "R@1 of", *NAMES.values())
-    yield line("---:", "---", *["---:"] * len(NAMES))
-    for count in counts:
-        for one, other in (("composed", "finetune"), ("concatenate", "finetune"), ("composed", "concatenate")):
-            pairs = [[work.over_seeds(start, m, count, name)[0] for m in (one, other)] for name in NAMES]
-            yield line(str(count), f"{one} less {other}", *(difference(a, b) for a, b in pairs))
+    for way, count in [(None, 0), *((way, count) for count, ways in RUNS[start].items() for way in ways)]:
+        found = [work.over_seeds(start, way, count, name) for name in NAMES]
+        yield line(str(count), way or "nothing yet", *(f"{v.mean():.3f}" for pair in found for v in pair))
+    for number, measure in enumerate(MEASURES):
+        yield ""
+        yield line("labelled", f"{measure}: less", *NAMES.values())
+        yield line("---:", "---", *["---:"] * len(NAMES))
+        for count, ways in RUNS[start].items():
+            for one, other in COMPARED:
+                if {one, other} <= set(ways):
+                    pairs = [[work.over_seeds(start, w, count, name)[number] for w in (one, other)] for name in NAMES]
+                    yield line(str(count), f"{one} less {other}", *(difference(a, b) for a, b in pairs))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -267,12 +301,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     work = Composed(chosen.data, chosen.out)
-    for start, counts in STARTS.items():
-        for seed, method, count in product(SEEDS, METHODS, counts):
-            work.marks(start, method, seed, count)
     lines: list[str] = []
-    for start, counts in STARTS.items():
-        lines += [f"Start: {start}", "", *tables(work, start, counts), ""]
+    for start in RUNS:
+        lines += [f"Start: {start}", "", *tables(work, start), ""]
     publish(lines, work.runs)
 
 

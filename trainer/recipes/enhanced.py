@@ -23,6 +23,7 @@ from torch import Tensor
 
 from exporters.starter import load_checkpoint
 from exporters.towers import TextConfig, TextTower
+from trainer.cache import write_atomic
 from trainer.compose import Told, caption_contrast, losses_of
 from trainer.language import TextLesson, new_text_tower
 from trainer.loop import Plan, train
@@ -91,13 +92,20 @@ class Enhanced(Ground):
     @cached_property
     def english(self) -> TextTower:
         """A text tower that has the starter's pieces but was distilled from English alone."""
-        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(self.texts.texts)]
         config = TextConfig(pieces=self.tokenizer.get_vocab_size(), dim=DIM, languages=("eng",))
-        points = starting_vectors(ids, project(torch.from_numpy(self.texts.vectors), self.basis).numpy(), config.pieces)
-        tower = new_text_tower(config, self.tokenizer, ids, points, SEED)
-        lesson = TextLesson(tower, ids, self.texts.vectors, self.basis, np.ones(len(ids)))
-        train(tower, lesson, ENGLISH_PLAN, self.out / "evidence" / "english")
-        return tower
+        folder = self.out / "evidence" / "english"
+        path = folder / "tower.pt"
+        if not path.is_file():
+            ids = [encoding.ids for encoding in self.tokenizer.encode_batch(self.texts.texts)]
+            points = project(torch.from_numpy(self.texts.vectors), self.basis).numpy()
+            tower = new_text_tower(config, self.tokenizer, ids, starting_vectors(ids, points, config.pieces), SEED)
+            train(
+                tower, TextLesson(tower, ids, self.texts.vectors, self.basis, np.ones(len(ids))), ENGLISH_PLAN, folder
+            )
+            write_atomic(path, lambda draft: torch.save(tower.state_dict(), draft))
+        tower = TextTower(config)
+        tower.load_state_dict(torch.load(path, weights_only=True))
+        return tower.eval()
 
     @cached_property
     def eight(self) -> TextTower:
