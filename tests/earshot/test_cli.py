@@ -525,7 +525,17 @@ def test_copy_says_what_it_did_and_refuses_a_library_of_its_own(shell: Shell):
     shell.run("index", "sounds")
     report = shell.json("copy", "lib", "backup")
     assert isinstance(report, dict)
-    assert set(report) == {"source", "target", "files", "failed", "windows", "written", "searches", "wall_s"}
+    assert set(report) == {
+        "source",
+        "target",
+        "files",
+        "failed",
+        "windows",
+        "written",
+        "captions",
+        "searches",
+        "wall_s",
+    }
     assert (report["files"], report["failed"], report["written"]) == (2, 0, report["windows"])
     again = shell.run("copy", "lib", "backup").stdout
     assert again.startswith(f"0 of {report['windows']} windows written")
