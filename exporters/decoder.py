@@ -53,7 +53,11 @@ class CaptionDecoder(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """GPT-2's starting weights: what is added to the stream is small, and smaller the more layers add."""
+        """GPT-2's starting weights: what is added to the stream is small, and smaller the more layers add.
+
+        The numbers of a unit vector are small; weights of about one tell vectors apart from the first step on.
+        """
+        nn.init.normal_(self.mapper[0].weight)  # type: ignore[arg-type]
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1 and not name.startswith("mapper"):
                 out = name.endswith(("back.weight", "inner.2.weight"))

@@ -42,7 +42,7 @@ def theirs() -> GPT2LMHeadModel:
         for parameter in model.parameters():
             parameter.add_(0.15 * torch.randn_like(parameter))
         ends = model.transformer.wte.weight[END]
-        model.transformer.ln_f.bias.add_(ends / ends.square().sum())  # one more on the end's logit
+        model.transformer.ln_f.bias.add_(2 * ends / ends.square().sum())  # two more on the end's logit
     return model
 
 
