@@ -9,7 +9,7 @@ demo: $(VENV)/.base
 	$(BIN)/earshot demo $(if $(SOUNDS),"$(SOUNDS)")
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
