@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +19,7 @@ from engine.errors import AudioError, QueryError
 
 if TYPE_CHECKING:
     from earshot.library import Library
+    from engine.bundle import Bundle
     from engine.captioner import Captioner, Remembering, RetrievalCaptioner
     from engine.encoders import Encoders
     from engine.types import Caption, FloatArray, Remembered, Strategy
@@ -112,15 +113,16 @@ def captioner_of(
     lang: str | None = None,
     device: DeviceChoice = DeviceChoice.auto,
 ) -> Captioner | RetrievalCaptioner:
-    """The captioner of a bundle; where it has none, the nearest remembered captions, word for word.
+    """The captioner of a bundle; where it has none, or none of this language, the nearest captions remembered in it.
 
     Raises ``BundleError``, ``QueryError``.
     """
     from engine.captioner import Captioner, RetrievalCaptioner
 
     bundle = getattr(encoders, "bundle", None)
-    if bundle is not None and bundle.manifest.captioner is not None:
-        language = lang or bundle.manifest.captioner.languages[0]
+    part = bundle.manifest.captioner if bundle is not None else None
+    if bundle is not None and part is not None and (lang in (None, *part.languages) or lang not in _read_by(bundle)):
+        language = lang or part.languages[0]
         return Captioner(
             bundle, encoders, memory, strategy=strategy, beams=beams, language=language, device=device.value
         )
@@ -129,6 +131,11 @@ def captioner_of(
             f"--strategy {strategy} of a bundle without a decoder", "nearest", "train one: `earshot train captioner`"
         )
     return RetrievalCaptioner(encoders, memory, lang)
+
+
+def _read_by(bundle: Bundle) -> Sequence[str]:
+    """The languages that the text tower reads: in these, too, captions are remembered."""
+    return bundle.manifest.text.languages if bundle.manifest.text is not None else ()
 
 
 def caption_file(

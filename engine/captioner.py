@@ -241,7 +241,7 @@ class Captioner:
 class RetrievalCaptioner:
     """For a bundle that can't put a vector into words: the nearest caption that is remembered, word for word."""
 
-    notes = ("this bundle has no decoder: captions are the nearest of those remembered, word for word",)
+    notes = ("this bundle has no decoder for that: captions are the nearest of those remembered, word for word",)
     strategy: Strategy = "nearest"
 
     def __init__(self, encoders: Encoders, memory: Remembering, language: str | None = None) -> None:
