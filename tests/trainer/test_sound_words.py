@@ -72,8 +72,8 @@ def test_a_question_and_its_answer_are_of_other_clips(work: SoundWords):
 
 
 def test_the_sum_finds_mixtures_where_the_space_is_linear(work: SoundWords, monkeypatch: pytest.MonkeyPatch):
-    def words_alone(self: SoundWords, words: str, sounds: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.repeat(Towers().read([words]), len(sounds), axis=0)
+    def words_alone(self: SoundWords, words: list[str], sounds: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        return [Towers().read([word]) for word in words]
 
     monkeypatch.setattr(SoundWords, "_composed", words_alone)
     found = work.asked("eng")

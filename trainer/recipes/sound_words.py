@@ -1,9 +1,9 @@
 """The starter's a2t module: "like this sound, but with rain". Its towers stay as they are, and so does its space.
 
-    python -m trainer.recipes.sound_words --data ../shared/data --out runs/starter [--ship]
+    python -m trainer.recipes.sound_words --data ../shared/data --out runs/starter
 
 It learns from the clips that the starter has learnt from (Komatsu et al., eqs. 10 and 17, towers frozen) and is asked
-on the others, beside the sum of the two vectors that serves without it; ``--ship`` puts it into the bundle.
+on the others, beside the sum of the two vectors. The sum finds more, so the starter ships without such a module.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from torch import Tensor
 
 from engine.encoders import normalise, thinned
 from engine.types import FloatArray
-from exporters.composing import A2t
-from exporters.extend import extend_bundle
 from exporters.starter import read_towers
 from trainer.compose import PROMPT, Contrast, Heard, content_keys, losses_of, pseudo_contrast
 from trainer.loop import Plan
@@ -115,11 +113,9 @@ class SoundWords(Ground):
         known = self.translations.get(text)
         return known[str(chance.choice(LANGUAGES))] if known and chance.random() < TRANSLATED else text
 
-    def learn(self) -> A2t:
-        """The module, trained."""
-        module = self.towers.learn(self.losses, PLAN, self.out / "evidence" / "a2t").a2t
-        assert module is not None
-        return module
+    def learn(self) -> None:
+        """Train the module."""
+        self.towers.learn(self.losses, PLAN, self.out / "evidence" / "a2t")
 
     @cached_property
     def questions(self) -> Questions:
@@ -159,7 +155,7 @@ class SoundWords(Ground):
             "sound alone": sounds,
             "words alone": [word[None] for word in words],
             "their sum": [normalise(word + sound) for word, sound in zip(words, sounds, strict=True)],
-            "a2t": [self._composed(name, sound) for name, sound in zip(names, sounds, strict=True)],
+            "a2t": self._composed(names, sounds),
         }
         found = {}
         for name, asked in ways.items():
@@ -168,8 +164,13 @@ class SoundWords(Ground):
         return found
 
     @torch.inference_mode()
-    def _composed(self, words: str, sounds: FloatArray) -> FloatArray:
-        return np.asarray(self.towers.compose([words] * len(sounds), torch.from_numpy(sounds)).numpy())
+    def _composed(self, words: Sequence[str], sounds: Sequence[FloatArray]) -> list[FloatArray]:
+        """Each question's sound ``[m, dim]`` with its words."""
+        counts = [len(sound) for sound in sounds]
+        told = [name for name, count in zip(words, counts, strict=True) for _ in range(count)]
+        heard = torch.from_numpy(np.concatenate(sounds))
+        parts = [self.towers.compose(told[i : i + 256], heard[i : i + 256]) for i in range(0, len(told), 256)]
+        return np.split(torch.cat(parts).numpy(), np.cumsum(counts)[:-1])
 
 
 def table(work: SoundWords) -> Iterator[str]:
@@ -188,20 +189,17 @@ def table(work: SoundWords) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, print the table and, if asked to, put the module into the bundle."""
+    """Train and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with sounds.csv")
     parser.add_argument("--out", type=Path, default=Path("runs/starter"), help="where the starter keeps its stages")
     parser.add_argument("--bundle", type=Path, default=Path("engine/starter"), help="the bundle")
-    parser.add_argument("--ship", action="store_true", help="put the module into the bundle")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     work = SoundWords(chosen.data, chosen.out, chosen.bundle)
-    module = work.learn()
+    work.learn()
     for row in table(work):
         print(row, flush=True)
-    if chosen.ship:
-        extend_bundle(chosen.bundle, module, chosen.bundle, {})
 
 
 if __name__ == "__main__":
