@@ -321,18 +321,34 @@ class Library:
             on_wait,
         )
 
-    def rollback(self, *, wait_s: float = WAIT_S, on_wait: Callable[[str], None] = lambda _: None) -> str:
+    def rollback(
+        self,
+        *,
+        encoders: Encoders | None = None,
+        wait_s: float = WAIT_S,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> str:
         """Answer in the space of before the last ``reindex`` again; returns its name. Again, it goes forth.
 
-        The library knows then what it knew then: the next ``index`` hears what has come since. Raises ``LibraryError``
-        where there is no such space.
+        The library knows then what it knew then: the next ``index`` hears what has come since. ``encoders`` are towers
+        to use instead of a bundle's. Raises ``LibraryError`` where there is no such space, ``BundleError`` where its
+        bundle can't be opened any more, or is another by now: nothing has changed then.
         """
-        from earshot.reindexing import Reindexing, Waiting
+        from earshot.reindexing import Reindexing, Waiting, reopened
 
         self._require_open()
-        space_id = Reindexing(self._keep, self._ledger, self._tidy, Waiting(wait_s, on_wait)).roll_back()
-        self._loaded, self._bundle, self._is_pinned = None, None, False
-        if self.remembers():
+        says = self.remembers() > 0
+        towers: list[Encoders] = []
+
+        def opens(space_id: str, bundle: str | None) -> None:
+            def load() -> Encoders:
+                return encoders or load_encoders(bundle or DEFAULT_BUNDLE, self._device)
+
+            towers.append(reopened(space_id, load, also_text=says))  # captions are said again
+
+        space_id = Reindexing(self._keep, self._ledger, self._tidy, Waiting(wait_s, on_wait)).roll_back(opens)
+        self._loaded, self._bundle, self._is_pinned = towers[0], None, encoders is not None
+        if says:
             self._retell(wait_s, on_wait)
         return space_id
 

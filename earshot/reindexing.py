@@ -17,7 +17,7 @@ from earshot.keep import Keep
 from earshot.limits import WAIT_S
 from earshot.spaces import BUNDLE, PREVIOUS, SPACE, Filling
 from engine.encoders import Encoders
-from engine.errors import LibraryError, MemoryStoreError
+from engine.errors import BundleError, LibraryError, MemoryStoreError
 from engine.memory.base import Memory
 from engine.types import Space
 from indexer.ledger import Ledger
@@ -105,15 +105,20 @@ class Reindexing:
         self._open(space)
         return report
 
-    def roll_back(self) -> str:
-        """Go back to the space before; returns its name. See ``Library.rollback``."""
+    def roll_back(self, opens: Callable[[str, str | None], None]) -> str:
+        """Go back to the space before; returns its name. See ``Library.rollback``.
+
+        ``opens`` is told that space and its bundle before anything changes, and raises where nothing could ask there.
+        """
         previous = previous_space(self.keep, self.ledger)
         old, wait = known_space(self.keep), self.waiting
         with (
             self.keep.spaces.filling(previous, wait.wait_s, wait.on_wait) as back,
             self.keep.writing(old, self.tidy, wait.wait_s, wait.on_wait),
         ):
-            self._switch(old, back, back.ledger.setting(BUNDLE))
+            bundle = back.ledger.setting(BUNDLE)
+            opens(previous.space_id, bundle)
+            self._switch(old, back, bundle)
         self._open(previous)
         return previous.space_id
 
@@ -209,6 +214,19 @@ def previous_space(keep: Keep, ledger: Ledger) -> Space:
             "hear it anew with `earshot index --bundle`",
         )
     return Space(*known, sample_rate_hz=0, window_s=0.0, hop_s=0.0, pad="repeat")
+
+
+def reopened(space_id: str, load: Callable[[], Encoders], also_text: bool) -> Encoders:
+    """The towers of a space that answered before, tried. Raises ``BundleError`` where they are no longer there."""
+    to_do = "put it back; or, if it has moved, go back with `earshot index --bundle` and where it is now"
+    try:
+        towers = load()
+        _ = towers.audio, towers.text if also_text else None
+    except BundleError as error:
+        raise BundleError(f"{error.found}, which heard {space_id}", error.expected, to_do) from error
+    if towers.space.space_id != space_id:
+        raise BundleError(f"{towers.space.space_id} where its bundle was", space_id, to_do)
+    return towers
 
 
 def _add(report: IndexReport, late: IndexReport) -> None:

@@ -15,7 +15,7 @@ import earshot.library
 from earshot import Library
 from earshot.reindexing import Reindexing
 from earshot.spaces import FolderSpaces, Room
-from engine.errors import LibraryBusyError, LibraryError, MemoryStoreError, SpaceMismatchError
+from engine.errors import BundleError, LibraryBusyError, LibraryError, MemoryStoreError, SpaceMismatchError
 from engine.fakes import FakeEncoders
 from engine.memory.captions import GENERATED, Said
 from engine.memory.edge import EdgeMemory
@@ -99,6 +99,44 @@ def test_rollback_goes_back_and_forth(library: Library, sounds: Path):
     assert names(library, "band63") == ["later.wav"]
     assert library.rollback() == B
     is_whole(library, B, len(HZ) + 1)
+
+
+def test_a_bundle_that_is_gone_or_another_by_now_is_not_gone_back_to(library: Library, monkeypatch: pytest.MonkeyPatch):
+    library.remember(["band500 hums"])
+    library.reindex("b")
+
+    def gone(name: object, _: object) -> FakeEncoders:
+        if name == "a":
+            raise BundleError("no bundle 'a'", "one", "see `earshot bundle list`")
+        return towers(str(name))
+
+    for opened, words in ((gone, f"no bundle 'a', which heard {A}"), (lambda *_: towers("c"), f"{C} where.*{A}")):
+        with monkeypatch.context() as patched:
+            patched.setattr(earshot.library, "load_encoders", opened)
+            with pytest.raises(BundleError, match=words):
+                library.rollback()
+            assert library.status().previous == A
+        is_whole(library, B)
+    assert library.rollback() == A
+    is_whole(library, A)
+
+
+def test_a_tower_of_words_that_is_gone_matters_where_captions_are_remembered(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+):
+    library.remember(["band500 hums"])
+    library.reindex("b")
+    deaf = towers("a")
+    monkeypatch.setattr(FakeEncoders, "text", property(lambda one: broken(one) if one is deaf else one))
+    with pytest.raises(BundleError, match=f"damaged, which heard {A}"):
+        library.rollback(encoders=deaf)
+    is_whole(library, B)
+    library.forget()
+    assert library.rollback(encoders=deaf) == A
+
+
+def broken(_: object) -> FakeEncoders:
+    raise BundleError("text.onnx, damaged", "a whole one", "export it again")
 
 
 def test_without_a_space_before_there_is_nowhere_to_go(library: Library):
@@ -322,7 +360,7 @@ towers = FakeEncoders("b", dim=192, hop_s=0.25)
 if at == "rollback":
     ends_after(Ledger, "become")
     with Library(sys.argv[1], encoders=towers) as library:
-        library.rollback()
+        library.rollback(encoders=FakeEncoders("a", dim=256))
 if at == "third save": ends_after(writer.Writer, "save", 3)
 if at == "left": ends_after(spaces.FolderSpaces, "leave")
 if at == "committed": ends_after(Ledger, "become")
