@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from engine.errors import BundleError
 
 if TYPE_CHECKING:
     from engine.encoders import Encoders
+    from trainer.examples import Problem
     from trainer.metrics import Floats
     from trainer.verdict import Lesson, Verdict
 
@@ -80,6 +82,7 @@ def evaluate(
     from earshot.places import expanded
     from trainer.manifest import read_data
     from trainer.probe import LEARNT
+    from trainer.repeats import apart
     from trainer.verdict import chosen, judge
 
     if len(bundles) > 2:
@@ -89,13 +92,15 @@ def evaluate(
     if "{}" not in prompt:
         raise typer.BadParameter("expected {} where the tag is to stand", param_hint="--prompt")
     encoders = _encoders(bundles)
-    there = read_data(expanded(data)).examples
-    examples, split = chosen(there, split)
-    learnt = [example for example in there if example.split in LEARNT and split not in (example.split, "all")]
+    read = read_data(expanded(data))
+    examples, split = chosen(read.examples, split)
+    others = [example for example in read.examples if split not in (example.split, "all")]
+    examples, others, twice = apart(examples, others)
+    learnt = [example for example in others if example.split in LEARNT]
     with _progress(len(examples) + probe * len(learnt), not as_json) as draw:
-        classify = _classifying(expanded(out)) if finetune and out is not None else None
+        classify = _classifying(expanded(out), dict(zip(encoders, bundles, strict=True))) if finetune and out else None
         verdict = judge(encoders, examples, prompt, draw, learnt if probe else None, classify)
-    verdict.protocol = {"data": str(data), "split": split} | verdict.protocol
+    verdict.protocol = {"data": str(data), "split": split} | verdict.protocol | _left_out(read.problems, twice)
     if probe:
         verdict.protocol["probe"] = (
             f"logistic regression, learnt from {len(learnt) or 'the other folds of these'} clips"
@@ -105,8 +110,20 @@ def evaluate(
         raise typer.Exit(EXIT_FAILED_FILES)
 
 
-def _classifying(out: Path) -> Callable[[str, Lesson], Floats]:
-    """Who teaches audio towers; says each epoch, for it takes long."""
+def _left_out(problems: Sequence[Problem], twice: int) -> dict[str, Any]:
+    """What the data say that isn't asked, and sounds on two splits, for the protocol; the first is said at once."""
+    found: dict[str, Any] = {}
+    if problems:
+        kinds = found["left_out"] = dict(sorted(Counter(problem.kind for problem in problems).items()))
+        told = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+        show.remark(f"left out of the data: {told}; `earshot train check` names them", style="yellow")
+    if twice:
+        found["on_two_splits"] = f"{twice} sounds, asked about once, and kept from the probe"
+    return found
+
+
+def _classifying(out: Path, bundles: Mapping[str, str]) -> Callable[[str, Lesson], Floats]:
+    """Who teaches audio towers, by what they are called here; says each epoch, for it takes long."""
     from earshot.places import bundles_folder
 
     try:
@@ -119,8 +136,8 @@ def _classifying(out: Path) -> Callable[[str, Lesson], Floats]:
     def told(name: str, done: int, of: int) -> None:
         show.remark(f"{name} has learnt {done}/{of} epochs")
 
-    classify: Callable[[str, Lesson], Floats] = Classifying(out / "work", bundles_folder(), on_epoch=told)
-    return classify
+    classifying = Classifying(out / "work", bundles_folder(), on_epoch=told)
+    return lambda called, lesson: classifying(bundles[called], lesson)
 
 
 def _encoders(names: list[str]) -> dict[str, Encoders]:

@@ -206,7 +206,7 @@ def zero_shot(encoders: Encoders, heard: Heard, examples: Sequence[Example], pro
     names = sorted({tag for example in examples for tag in example.tags})
     if len(names) < 2:
         return {}
-    texts = encoders.text.encode_text([prompt.format(name.replace("_", " ")) for name in names])
+    texts = encoders.text.encode_text([prompt.replace("{}", name.replace("_", " ")) for name in names])
     return _of_kinds("zero-shot", heard.scores(texts)[:, tagged], _relevant(examples, names)[:, tagged], tagged)
 
 

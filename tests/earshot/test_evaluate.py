@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -12,6 +13,9 @@ import earshot.models
 from earshot.commands import app
 from engine.fakes import FakeEncoders
 from tests.sounds import tone, write_sound
+from trainer.classify import Classifying
+from trainer.metrics import Floats
+from trainer.verdict import Lesson
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +70,62 @@ def test_what_cannot_be_heard_is_left_out_and_said(data: Path):
     status, _, remarks = run("eval", "one", "--data", data)
     assert status == 3
     assert "500.wav" in remarks
+
+
+def test_what_the_data_leave_out_is_counted(data: Path):
+    with data.open("a", encoding="utf-8") as rows:
+        rows.write('\n{"audio": "125.wav", "captions": ["  "], "split": "test"}\n')
+        rows.write('{"captions": ["no sound"]}\nnot JSON\n')
+            '\n{"audio": "125.wav", "captions": ["  "], "split": "test"}\n{"captions": ["no sound"]}\nnot JSON\n'
+        )
+    status, said, remarks = run("eval", "one", "--data", data, "--json")
+    assert status == 0
+    left_out = json.loads(said)["protocol"]["left_out"]
+    assert left_out == {"bad JSON": 1, "bad row": 1, "empty caption": 1}
+    assert "bad JSON 1, bad row 1, empty caption 1; `earshot train check` names them" in " ".join(remarks.split())
+
+
+def test_a_probe_never_learns_what_it_is_asked(data: Path):
+    """Of two clips on split train one has the very sound of a clip on test: the other alone teaches."""
+    (data.parent / "copy.wav").write_bytes((data.parent / "500.wav").read_bytes())
+    write_sound(data.parent / "own.wav", tone(2.0, rate_hz=8000, hz=510), rate_hz=8000)
+    rows = [{"audio": f"{name}.wav", "tags": ["band500"], "split": "train"} for name in ("copy", "own")]
+    for hz in (130, 2010):
+        write_sound(data.parent / f"{hz}.wav", tone(2.0, rate_hz=8000, hz=hz), rate_hz=8000)
+        rows.append({"audio": f"{hz}.wav", "tags": [f"band{hz // 10 * 10}"], "split": "train"})
+    with data.open("a", encoding="utf-8") as file:
+        file.write("\n" + "\n".join(map(json.dumps, rows)))
+    status, said, _ = run("eval", "one", "--data", data, "--probe", "--json")
+    assert status == 0
+    protocol = json.loads(said)["protocol"]
+    assert (protocol["clips"], protocol["split"]) == (3, "test")
+    assert protocol["probe"].endswith("from 3 clips")
+    assert protocol["on_two_splits"].startswith("1 sounds")
+
+
+def test_braces_in_a_prompt_are_words(data: Path):
+    status, said, _ = run("eval", "one", "--data", data, "--prompt", "a {} {", "--json")
+    assert status == 0
+    assert json.loads(said)["protocol"]["prompt"] == "a {} {"
+
+
+def test_a_bundle_named_twice_is_taught_by_its_name(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names: list[str] = []
+
+    def teach(_: Classifying, name: str, lesson: Lesson) -> Floats:
+        names.append(name)
+        return lesson.relevant.astype(np.float64)
+
+    monkeypatch.setattr(Classifying, "__call__", teach)
+    rows = data.read_text(encoding="utf-8")
+    data.write_text(rows + "\n" + rows.replace('.wav"', '.flac"').replace('"test"', '"train"'), encoding="utf-8")
+    for path in data.parent.glob("*.wav"):
+        write_sound(path.with_suffix(".flac"), tone(2.0, rate_hz=8000, hz=int(path.stem)), rate_hz=8000)
+    more = ["--probe", "--finetune", "--out", tmp_path / "out", "--json"]
+    status, said, _ = run("eval", "one", "one", "--data", data, *more)
+    assert status == 0
+    assert names == ["one", "one"]
+    assert list(json.loads(said)["bundles"]) == ["one", "one again"]
 
 
 @pytest.mark.parametrize(
