@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.types import FloatArray
 from exporters.frontend import LogMel, frames_of
 from exporters.towers import AudioConfig
+from trainer.waveforms import sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +106,15 @@ def save_arrays(path: Path, **arrays: NDArray[np.generic]) -> None:
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside ``path``, flush to the disk, rename: killed at any moment, ``path`` is whole or absent."""
+    """Write beside ``path``, flush to the disk, rename: killed at any moment, ``path`` is whole or as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".draft")
-    write(draft)
-    with draft.open("rb+") as stream:
-        os.fsync(stream.fileno())
+    try:
+        write(draft)
+        with draft.open("rb+") as stream:
+            os.fsync(stream.fileno())
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     draft.replace(path)
+    sync_folder(path.parent)

@@ -8,7 +8,8 @@ killed, the last whole checkpoint is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,32 @@ class RunFolder:
     def begin(self, settings: Settings, facts: Mapping[str, Any]) -> bool:
         """Write down what is to be done; whether there is a checkpoint to go on from.
 
-        Raises ``TrainingError`` for a folder with other things in it, or a run with other settings, with what differs.
+        A run that never saved one, as its data could not be read, is forgotten. Raises ``TrainingError`` for a folder
+        with other things in it, or a run with other settings, with what differs.
         """
         path = self.folder / RUN
         told = {"format": FORMAT, "settings": settings.to_dict(), **facts}
-        if path.is_file():
+        if path.is_file() and self.last.is_file():
             self._require_same(json.loads(path.read_text(encoding="utf-8")), told)
-            return self.last.is_file()
-        if self.folder.is_dir() and any(self.folder.iterdir()):
+            return True
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not path.is_file():
             raise TrainingError(f"{self.folder}, which holds other things", "a new folder, or a run's", "choose --out")
-        write_atomic(
-            path, lambda draft: draft.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        )
+        text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+        with self.writing():
+            write_atomic(path, lambda draft: draft.write_text(text, "utf-8"))
         return False
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say what to do where the folder can't be written: what was there before stays. Raises ``TrainingError``."""
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder}, which can't be written ({error.strerror or error})",
+                "room for checkpoints and curves",
+                "make room; the same command goes on from the last checkpoint",
+            ) from error
 
     def _require_same(self, there: Mapping[str, Any], told: Mapping[str, Any]) -> None:
         was, now = ({**one["settings"], **{k: v for k, v in one.items() if k != "settings"}} for one in (there, told))
@@ -63,16 +77,18 @@ class RunFolder:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint. Raises ``TrainingError`` where it can't be written; the one before then stays."""
-        draft = self.last.with_name(f"{LAST}.draft")
-        try:
-            write_atomic(self.last, lambda path: torch.save(dict(state), path))
-        except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
-            draft.unlink(missing_ok=True)
-            raise TrainingError(
-                f"a checkpoint that can't be written to {self.folder} ({error})",
-                "room for it",
-                "make room; the same command goes on from the last one",
-            ) from error
+
+        def write(draft: Path) -> None:
+            try:
+                with draft.open("wb") as stream:  # given a path, torch would not say that the disk is full
+                    torch.save(dict(state), stream)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # behind which torch failed to close its archive
+                    raise error.__context__ from None
+                raise
+
+        with self.writing():
+            write_atomic(self.last, write)
 
     def load(self) -> dict[str, Any]:
         """The latest checkpoint. Raises ``TrainingError`` where it can't be read."""

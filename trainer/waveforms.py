@@ -75,6 +75,13 @@ class Waveforms:
                 entered = index.waveforms({sha for sha in hashes if isinstance(sha, str)})
         return [sha if isinstance(sha, AudioError) else entered.get(sha) or failed[sha] for sha in hashes]
 
+    def hashes(self, examples: Sequence[Example], on_progress: OnProgress = no_progress) -> list[str | AudioError]:
+        """Of each example its content's sha256, or why it can't be read; nothing is decoded. Raises ``DataError``."""
+        with _said(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self.folder / "lock"), closing(Index(self.folder / "index.sqlite")) as index:
+                return _hashes(examples, index, on_progress)
+
     def read(self, waveform: Waveform, first: int, count: int) -> FloatArray:
         """Samples ``[count]`` from number ``first`` on; ``first + count <= waveform.samples``."""
         start = waveform.start + first
@@ -185,7 +192,7 @@ class _Writer:
             self._draft.unlink()
             return
         self._draft.rename(self._draft.with_suffix(".pcm"))
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         self._index.enter(whole)
 
 
@@ -281,7 +288,8 @@ def _full(folder: Path) -> DataError:
     )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's names to the disk: what was renamed in it stays so when the power goes."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

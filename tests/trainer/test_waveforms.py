@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -161,18 +159,6 @@ def test_a_full_disk_is_said_and_what_was_decoded_stays(tmp_path, monkeypatch):
             cache.read(one, 0, one.samples), read_samples(clip.audio, RATE_HZ), rtol=0, atol=8e-6
         )
     assert names(tmp_path / "cache") == {"", ".pcm", ".sqlite"}
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 3 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("only root may mount a small disk")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_disk_that_is_really_full(tmp_path, small_disk, monkeypatch):
