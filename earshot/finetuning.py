@@ -51,6 +51,9 @@ def finetune(
         _option("finetune; concatenate: mixtures of two; composed: sounds as words.", details=False, default="method"),
     ] = None,
     unlabelled: Annotated[str | None, _option("Sounds without captions, for composed.", details=False)] = None,
+    held_out: Annotated[
+        str | None, _option("A split to ask after epochs, never learnt from.", details=False, default="held_out")
+    ] = None,
     config: Annotated[
         Path | None, _option("A TOML file of these settings; options given here go before it.", details=False)
     ] = None,
@@ -64,8 +67,8 @@ def finetune(
         float | None, _option("How often each of the languages comes along.", default="le_ratio")
     ] = None,
     captions: Annotated[str | None, _option("Of several in a language: one, or all.", default="captions")] = None,
-    epochs: Annotated[int | None, _option("How often each clip is heard.", default="epochs")] = None,
-    batch: Annotated[int | None, _option("Clips compared at once. \\[default: 256, or all if fewer]")] = None,
+    epochs: Annotated[int | None, _option("Times that clips are heard.", default="epochs")] = None,
+    batch: Annotated[int | None, _option("Clips compared at once. \\[default: 256 at most, in equal batches]")] = None,
     rate: Annotated[float | None, _option("Learning rate of the towers.", default="rate")] = None,
     a2t_rate: Annotated[float | None, _option("Learning rate of the a2t module.", default="a2t_rate")] = None,
     warmup: Annotated[float | None, _option("Share of steps in which rates rise.", default="warmup")] = None,
@@ -118,6 +121,11 @@ def finetune(
 
 def _print(report: Report) -> None:
     show.print_failures("not heard", report.skipped, most=10)
+    if report.problems:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.problems.items()))
+        show.remark(f"left out of the data: {kinds}; `earshot train check` names them", style="yellow")
+    if report.kept_out:
+        show.remark(f"{report.kept_out} unlabelled sounds are clips that are not to be learnt from, and were left out")
     if report.spared:
         show.remark(f"{report.spared} pairs say the same and were not counted as wrong answers")
     losses = ", ".join(f"{name} {value:.3f}" for name, value in report.losses.items())

@@ -43,6 +43,15 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Partners:
+    """What each captioned sound is mixed with: ``samples [sounds, n]``, captions by language, ``ids`` of contents."""
+
+    samples: Tensor
+    captions: Sequence[Mapping[str, str]]
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Contrast:
     """Unit ``sounds [a, dim]`` and ``texts [t, dim]`` with what ``losses.pairs_of`` wants to know of them."""
 
@@ -63,15 +72,24 @@ class Contrast:
 
 
 def contrasts(
-    towers: Towers, method: Method, told: Told, heard: Heard | None, prompt: str = PROMPT
+    towers: Towers,
+    method: Method,
+    told: Told,
+    heard: Heard | None,
+    prompt: str = PROMPT,
+    *,
+    partners: Partners | None = None,
+    captions: bool = True,
 ) -> dict[str, Contrast]:
     """The terms of a method's loss, which is their sum: eq. 18 for ``composed``.
 
-    ``heard`` has as many sounds as ``told`` and is needed by ``composed`` alone. Raises ``ValueError`` without it.
+    ``heard`` has as many sounds as ``told`` and is needed by ``composed`` alone, ``partners`` (default: the next sound
+    of ``told``) by ``concatenate``. Without ``captions`` their own term is left out, where no tower learns from it.
+    Raises ``ValueError`` without ``heard``.
     """
-    found = {"captions": caption_contrast(towers, told)}
+    found = {"captions": caption_contrast(towers, told)} if captions else {}
     if method == "concatenate":
-        found["concatenated"] = concatenated_contrast(towers, told)
+        found["concatenated"] = concatenated_contrast(towers, told, partners)
     elif method == "composed":
         if heard is None or len(heard.samples) != len(told.samples):
             count = 0 if heard is None else len(heard.samples)
@@ -107,24 +125,30 @@ def composed_contrast(towers: Towers, told: Told, heard: Heard, vectors: Tensor)
     return Contrast(sounds, texts, told.owner, *_keys(joined, written))
 
 
-def concatenated_contrast(towers: Towers, told: Told) -> Contrast:
-    """Two captioned sounds mixed, their captions one behind the other: the baseline of table 1.
-
-    Batches come shuffled, so each sound is mixed with the next one. A caption goes with one in its own language, where
-    there is one. Raises ``ValueError`` for a single sound.
-    """
-    count = len(told.samples)
-    if count < 2:
-        raise ValueError(f"found {count} sound, expected two or more to mix")
-    of: list[dict[str, str]] = [{} for _ in range(count)]
+def neighbours(told: Told) -> Partners:
+    """The sound after each, and the first after the last: batches come shuffled."""
+    of: list[dict[str, str]] = [{} for _ in told.ids]
     for text, row, language in zip(told.texts, told.owner.tolist(), told.languages, strict=True):
         of[row].setdefault(language, text)
+    return Partners(told.samples.roll(-1, 0), [*of[1:], of[0]], [*told.ids[1:], told.ids[0]])
+
+
+def concatenated_contrast(towers: Towers, told: Told, partners: Partners | None = None) -> Contrast:
+    """Two captioned sounds mixed, their captions one behind the other: the baseline of table 1.
+
+    Each sound is mixed with its partner, by default the next one. A caption goes with one in its own language, where
+    there is one. Raises ``ValueError`` for a single sound without partners.
+    """
+    if partners is None:
+        if len(told.samples) < 2:
+            raise ValueError(f"found {len(told.samples)} sound, expected two or more to mix")
+        partners = neighbours(told)
     texts = []
     for text, row, language in zip(told.texts, told.owner.tolist(), told.languages, strict=True):
-        others = of[(row + 1) % count]
+        others = partners.captions[row]
         texts.append(f"{text} {others.get(language) or next(iter(others.values()))}")
-    ids = [f"{one}+{told.ids[(row + 1) % count]}" for row, one in enumerate(told.ids)]
-    sounds = towers.encode_audio(mixed(told.samples, told.samples.roll(-1, 0)))
+    ids = ["+".join(sorted(pair)) for pair in zip(told.ids, partners.ids, strict=True)]  # a mixture has no order
+    sounds = towers.encode_audio(mixed(told.samples, partners.samples))
     return Contrast(sounds, towers.encode_texts(texts), told.owner, *_keys(ids, texts))
 
 

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -28,18 +27,24 @@ from exporters.finetuned import BASE
 from trainer.compose import Contrast, Heard, Told, contrasts, losses_of
 from trainer.curves import Curve
 from trainer.examples import Example
-from trainer.gather import gathered, sum_gradients
+from trainer.gather import agreed, gathered, partners_of, sum_gradients
 from trainer.loader import Batch, Loader
 from trainer.loop import Plan
-from trainer.manifest import read_data
-from trainer.metrics import hits_at
 from trainer.run import CURVE, RunFolder
-from trainer.settings import BATCH, Settings, TrainingError, check_method
+from trainer.selection import require_languages, select
+from trainer.settings import BATCH, PARTS, Settings, TrainingError, check_method
 from trainer.tower_sets import Towers
 from trainer.translate import Translations, chance_of, chosen_languages, drawn, hub_translator, tag_of
+from trainer.validation import Validation
+from trainer.waveform_index import Waveform
+from trainer.waveforms import Waveforms
 
-#: How often a curve gets a row, in steps.
+#: How often a curve gets a row, in steps; after an epoch's end that comes sooner, the split held out isn't asked.
 LOG_EVERY = 10
+#: Seconds after which the end of an epoch is worth a checkpoint: small data has an epoch a step.
+WORTH_SAVING_S = 30
+#: A contrast needs two clips; of two, either mixture is the other.
+FEWEST = {"finetune": 2, "composed": 2, "concatenate": 3}
 #: The temperature is kept above this: below it one pair decides everything.
 COLDEST = 0.01
 #: Clips named where a batch went wrong.
@@ -48,7 +53,11 @@ _NAMED = 8
 
 @dataclass(slots=True)
 class Report:
-    """How a run ended. ``spared``: pairs that were not counted as negatives, as they say the same."""
+    """How a run ended.
+
+    ``spared``: pairs that were not counted as negatives, as they say the same. ``problems``, by kind: what was left out
+    of the data. ``kept_out``: unlabelled sounds that are clips of a split which isn't learnt from.
+    """
 
     out: str
     method: str
@@ -57,6 +66,8 @@ class Report:
     clips: int
     unlabelled: int
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    problems: dict[str, int] = field(default_factory=dict)
+    kept_out: int = 0
     spared: int = 0
     clips_per_s: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
@@ -120,10 +131,10 @@ class _Run:
 
     def _freeze(self) -> None:
         """Only the parts that ``learn`` names change."""
-        for part in ("audio", "text", "a2t"):
-            module = getattr(self.towers, part)
-            if module is not None and part not in self.settings.learn:
-                module.requires_grad_(False)
+        held = {part for part in PARTS if getattr(self.towers, part) is not None}
+        self.frozen = held - set(self.settings.learn)
+        for part in self.frozen:
+            getattr(self.towers, part).requires_grad_(False)
         self.log_temperature.requires_grad_(self.settings.learn_temperature)
         fresh = [*(self.towers.a2t.parameters() if self.towers.a2t is not None else ()), self.log_temperature]
         old = [*self.towers.audio.parameters(), *self.towers.text.parameters()]
@@ -133,31 +144,49 @@ class _Run:
             raise TrainingError(f"learn = {list(self.settings.learn)}", "a part that the method has", "see --learn")
 
     def _read(self, settings: Settings, cache: Path) -> None:
-        """The clips, their languages, and the loaders."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        data = read_data(Path(settings.data).expanduser())
-        examples = [example for example in data.split("train") if example.captions]
-        if not examples:
-            raise TrainingError(f"no clip with a caption in {settings.data}", "some on the split train", "add captions")
-        self.languages = chosen_languages(settings.languages, examples)
-        if settings.translator:
-            self._progress("translating", 0, 0)
-            with self.accelerator.main_process_first():  # the others find what it has written
-                made = Translations(cache / "translations.jsonl", hub_translator(settings.translator))
-                examples = made.add(examples, self.languages, settings.seed)
-        batch = settings.batch or min(BATCH, len(examples))
-        self.clips = examples
-        self.labelled = self._loader(examples, batch, settings.seed, cache, rank, world)
-        self.unlabelled: Loader | None = None
-        self.unlabelled_clips = 0
-        if self.method == "composed":
-            others = read_data(Path(str(settings.unlabelled)).expanduser()).examples
-            self.unlabelled_clips = len(others)
-            self.unlabelled = self._loader(others, batch, settings.seed + 1, cache, rank, world)
-        self.validation = [example for example in data.examples if example.split == "val" and example.captions]
-        self._cache = cache
+        """The clips, their languages, and the loaders: what is wrong with them is said before anything is trained."""
+        waveforms = Waveforms(cache, self.towers.sample_rate_hz)
+        self.clips = select(settings, waveforms, self._progress)
+        self._read_languages(settings, cache)
+        labelled, unlabelled = self.clips.labelled, self.clips.unlabelled if self.method == "composed" else None
+        batch = settings.batch or self._even_batch(waveforms, labelled, unlabelled)
+        part = max(1, batch // self.accelerator.num_processes)
+        self.labelled = self._loader(labelled, part, settings.seed, cache)
+        self.unlabelled = None if unlabelled is None else self._loader(unlabelled, part, settings.seed + 1, cache)
+        self.batch = part * self.accelerator.num_processes
+        if self.batch < FEWEST[self.method]:
+            raise TrainingError(
+                f"a batch of {self.batch} for {self.method}",
+                f"{FEWEST[self.method]} clips or more, to tell apart",
+                "give more clips, or a larger --batch",
+            )
+        self.validation: Validation | None = None
+        if asked := self.clips.validation:
+            self.validation = Validation(self._loader(asked, 16, 0, cache, train=False), asked)
 
-    def _loader(self, examples: Sequence[Example], batch: int, seed: int, cache: Path, rank: int, world: int) -> Loader:
+    def _read_languages(self, settings: Settings, cache: Path) -> None:
+        """Which languages come along, and translations where captions lack them."""
+        clips = self.clips
+        self.languages = chosen_languages(settings.languages, clips.labelled)
+        if settings.translator:
+            with self.accelerator.main_process_first():  # the others find what it has written
+                translate = hub_translator(settings.translator)
+                made = Translations(cache / "translations.jsonl", translate, self._progress)
+                clips.labelled = made.add(clips.labelled, self.languages, settings.seed)
+        if settings.languages:
+            require_languages(self.languages, clips.labelled, settings.languages)
+
+    def _even_batch(
+        self, waveforms: Waveforms, labelled: Sequence[Example], unlabelled: Sequence[Example] | None
+    ) -> int:
+        """The largest batch up to ``BATCH`` with which the fewest clips that can be heard are left out of an epoch."""
+        lists = [labelled] if unlabelled is None else [labelled, unlabelled]
+        heard = [sum(isinstance(found, Waveform) for found in waveforms.fill(clips, self._progress)) for clips in lists]
+        most = max(1, min(BATCH, *heard))
+        return heard[0] // -(-heard[0] // most) if heard[0] else 1
+
+    def _loader(self, examples: Sequence[Example], batch: int, seed: int, cache: Path, train: bool = True) -> Loader:
+        """``batch`` rows of this process's; in evaluation every process hears all."""
         audio = self.towers.source.audio
         assert audio is not None
         return Loader(
@@ -166,11 +195,13 @@ class _Run:
             window_samples=audio.window_samples,
             hop_samples=audio.hop_samples,
             pad=audio.pad,
-            batch=max(1, batch // world),
+            batch=batch,
             seed=seed,
             cache=cache,
-            rank=rank,
-            world=world,
+            rank=self.accelerator.process_index if train else 0,
+            world=self.accelerator.num_processes if train else 1,
+            train=train,
+            on_progress=self._progress,
         )
 
     def go(self, stop_after: int | None) -> Report:
@@ -187,6 +218,7 @@ class _Run:
         curve = Curve(self.folder.folder / CURVE, step)
         last = steps if stop_after is None else min(steps, stop_after)
         began, began_at = time.monotonic(), step
+        saved = began
         with _stoppable() as stopped:
             for batch, others in self._batches(last - step):
                 for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
@@ -194,18 +226,23 @@ class _Run:
                 losses = self._step(step, batch, others, report)
                 step += 1
                 report.steps, report.losses = step, losses
-                ended = step == last or stopped.is_set()
+                ended = agreed(stopped.is_set(), self.accelerator) or step == last
                 if step % LOG_EVERY == 0 or ended:
                     curve.add({"step": step, "rate": settings.rate * plan.rate_at(step), **losses})
-                if step % len(self.labelled) == 0 and self.validation:
-                    curve.add({"step": step, **self._validate()})
-                if step % settings.save_every == 0 or step % len(self.labelled) == 0 or ended:
-                    self._save(step, report, curve)
+                late = step % len(self.labelled) == 0 and time.monotonic() - saved > WORTH_SAVING_S
+                if due := step % settings.save_every == 0 or late or ended:
+                    self._save(step, report)
+                    saved = time.monotonic()
+                if self.validation is not None and self._asks(step, steps):
+                    curve.add({"step": step, **self.validation.ask(self.towers, self.accelerator.device)})
+                if due and self.accelerator.is_main_process:
+                    with self.folder.writing():
+                        curve.write()
                 self._progress(f"training, loss {losses['total']:.3f}, step", step, steps)
                 if ended:
                     break
         seconds = time.monotonic() - began
-        report.clips_per_s = round((step - began_at) * self._batch_clips() / seconds, 1) if step > began_at else 0.0
+        report.clips_per_s = round((step - began_at) * self.batch / seconds, 1) if step > began_at else 0.0
         report.interrupted = step < steps and stopped.is_set()
         self.accelerator.wait_for_everyone()
         return report
@@ -217,13 +254,17 @@ class _Run:
             method=self.settings.method,
             steps=0,
             steps_planned=steps,
-            clips=len(self.clips),
-            unlabelled=self.unlabelled_clips,
+            clips=len(self.clips.labelled),
+            unlabelled=len(self.clips.unlabelled),
             skipped=[(example.name, reason) for loader in loaders for example, reason in loader.skipped],
+            problems=dict(self.clips.problems),
+            kept_out=self.clips.kept_out,
         )
 
-    def _batch_clips(self) -> int:
-        return self.settings.batch or min(BATCH, len(self.clips))
+    def _asks(self, step: int, steps: int) -> bool:
+        """Whether the split held out is asked: after each epoch, or as many as make ``LOG_EVERY`` steps."""
+        epoch = len(self.labelled)
+        return step == steps or step % (epoch * -(-LOG_EVERY // epoch)) == 0
 
     def _batches(self, count: int) -> Iterator[tuple[Batch, Batch | None]]:
         """``count`` batches, epoch after epoch, each with one of sounds without captions where the method wants it."""
@@ -236,17 +277,22 @@ class _Run:
         """One step of the optimiser; its losses."""
         accelerator = self.accelerator
         torch.manual_seed(_seed(self.settings.seed, step, accelerator.process_index))
-        self.towers.train()
+        self._train_mode()
         told = self._told(batch, step // len(self.labelled))
-        heard = None if others is None else Heard(self._on_device(others), [one.id for one in others.examples])
+        heard = None if others is None else Heard(self._on_device(others), others.contents)
+        partners = partners_of(told, accelerator) if self.method == "concatenate" else None
+        # Where only sounds become words, no tower learns from captions alone.
+        taught = self.method != "composed" or not self.frozen >= {"audio", "text"}
         with accelerator.autocast():
-            found = contrasts(self.towers, self.method, told, heard, self.settings.prompt)
+            found = contrasts(
+                self.towers, self.method, told, heard, self.settings.prompt, partners=partners, captions=taught
+            )
         whole = {name: gathered(_exact(one), accelerator) for name, one in found.items()}
         temperature = self.log_temperature.exp().clamp(min=COLDEST)
         losses = losses_of(whole, temperature)
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         if not all(map(math.isfinite, values.values())):
-            raise self._diverged(step, batch, values)
+            raise self._diverged(step, batch, others, values)
         report.spared += sum(one.pairs.spared for one in whole.values())
         self.optimiser.zero_grad(set_to_none=True)
         accelerator.backward(losses["total"])
@@ -254,7 +300,7 @@ class _Run:
         sum_gradients(every, [p for p in (self.log_temperature,) if p.requires_grad], accelerator)
         norm = accelerator.clip_grad_norm_(every, self.settings.clip)
         if self.settings.precision != "fp16" and norm is not None and not math.isfinite(float(norm)):
-            raise self._diverged(step, batch, {**values, "gradient": float(norm)})
+            raise self._diverged(step, batch, others, {**values, "gradient": float(norm)})
         self.optimiser.step()
         return {name: round(value, 6) for name, value in values.items()}
 
@@ -271,23 +317,28 @@ class _Run:
                 texts.append(tag_of(self.towers.source.text.tokenizer, caption.lang) + caption.text)
                 owner.append(row)
                 spoken.append(caption.lang)
-        ids = [example.id for example in batch.examples]
-        return Told(self._on_device(batch), texts, torch.tensor(owner), ids, spoken)
+        return Told(self._on_device(batch), texts, torch.tensor(owner), batch.contents, spoken)
 
     def _on_device(self, batch: Batch) -> Tensor:
         return batch.samples.to(self.accelerator.device)
 
-    def _diverged(self, step: int, batch: Batch, values: Mapping[str, float]) -> TrainingError:
-        names = [example.name for example in batch.examples]
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    def _train_mode(self) -> None:
+        """What learns drops out; what is frozen stays as it is, its running means too."""
+        self.towers.train()
+        for part in self.frozen:
+            getattr(self.towers, part).eval()
+
+    def _diverged(self, step: int, batch: Batch, others: Batch | None, values: Mapping[str, float]) -> TrainingError:
+        on = _named(batch) + (f", and without captions {_named(others)}" if others else "")
         told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        kept = f"; the last good checkpoint is kept in {self.folder.folder}" if self.folder.last.is_file() else ""
         return TrainingError(
-            f"a loss that is no number at step {step + 1} ({told}), on {', '.join(names[:_NAMED])}{more}",
+            f"a loss or gradient that is no number at step {step + 1} ({told}), on {on}",
             "finite ones",
-            f"lower the rate, or look at these sounds; the last good checkpoint is kept in {self.folder.folder}",
+            f"lower the rate, or look at these sounds{kept}",
         )
 
-    def _save(self, step: int, report: Report, curve: Curve) -> None:
+    def _save(self, step: int, report: Report) -> None:
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -303,7 +354,6 @@ class _Run:
                 "unlabelled": None if self.unlabelled is None else self.unlabelled.state_dict(),
             }
         )
-        curve.write()
 
     def _resume(self, report: Report) -> int:
         """The step to go on from, all as it was there."""
@@ -322,38 +372,6 @@ class _Run:
         report.spared, report.steps = int(state["spared"]), int(state["step"])
         return report.steps
 
-    @torch.inference_mode()
-    def _validate(self) -> dict[str, float]:
-        """R@1 both ways on the split ``val``: a clip is the mean of its windows, any of its captions is right."""
-        self.towers.eval()
-        audio = self.towers.source.audio
-        assert audio is not None
-        rows = Loader(
-            self.validation,
-            sample_rate_hz=audio.sample_rate_hz,
-            window_samples=audio.window_samples,
-            hop_samples=audio.hop_samples,
-            pad=audio.pad,
-            batch=16,
-            seed=0,
-            cache=self._cache,
-            train=False,
-        )
-        sums: dict[str, Tensor] = {}
-        for batch in rows:
-            for example, vector in zip(batch.examples, self.towers.encode_audio(self._on_device(batch)), strict=True):
-                sums[example.id] = sums.get(example.id, torch.zeros_like(vector)) + vector
-        clips = [example for example in self.validation if example.id in sums]
-        sounds = nn.functional.normalize(torch.stack([sums[clip.id] for clip in clips]), dim=1)
-        texts = [(row, caption.text) for row, clip in enumerate(clips) for caption in clip.captions]
-        owner = np.array([row for row, _ in texts])
-        scores = (sounds @ self.towers.encode_texts([text for _, text in texts]).T).float().cpu().numpy()
-        right = owner[None] == np.arange(len(clips))[:, None]
-        return {
-            "val text-to-audio R@1": float(hits_at(scores.T, right.T, 1).mean()),
-            "val audio-to-text R@1": float(hits_at(scores, right, 1).mean()),
-        }
-
     def _progress(self, told: str, done: int, total: int) -> None:
         if self.accelerator.is_main_process:
             self._on_progress(told, done, total)
@@ -364,6 +382,11 @@ def _exact(contrast: Contrast) -> Contrast:
     return Contrast(
         contrast.sounds.float(), contrast.texts.float(), contrast.owner, contrast.sound_keys, contrast.text_keys
     )
+
+
+def _named(batch: Batch) -> str:
+    names = [example.name for example in batch.examples]
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _endless(loader: Loader) -> Iterator[Batch]:

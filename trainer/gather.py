@@ -10,10 +10,11 @@ from collections.abc import Iterable
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.compose import Contrast
+from trainer.compose import Contrast, Partners, Told, neighbours
 
 
 def gathered(contrast: Contrast, accelerator: Accelerator) -> Contrast:
@@ -32,6 +33,29 @@ def gathered(contrast: Contrast, accelerator: Accelerator) -> Contrast:
         accelerator.gather(contrast.sound_keys.to(device)).cpu(),
         _joined(contrast.text_keys.to(device), counts, accelerator).cpu(),
     )
+
+
+def partners_of(told: Told, accelerator: Accelerator) -> Partners:
+    """The sound after each in the batch of all processes: after a process's last comes the next one's first."""
+    found = neighbours(told)
+    if accelerator.num_processes == 1:
+        return found
+    firsts = accelerator.gather(told.samples[:1].contiguous())
+    said = gather_object([(found.captions[-1], found.ids[-1])])  # its own first, which came after its last
+    after = (accelerator.process_index + 1) % accelerator.num_processes
+    captions, content = said[after]
+    return Partners(
+        torch.cat([found.samples[:-1], firsts[after : after + 1]]),
+        [*found.captions[:-1], captions],
+        [*found.ids[:-1], content],
+    )
+
+
+def agreed(asked: bool, accelerator: Accelerator) -> bool:
+    """Whether any process was asked to end: then all do, after the same step."""
+    if accelerator.num_processes == 1:
+        return asked
+    return bool(accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), "sum") > 0)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], shared: Iterable[nn.Parameter], accelerator: Accelerator) -> None:

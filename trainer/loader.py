@@ -35,12 +35,14 @@ _Row: TypeAlias = tuple[int, int | None]
 class Batch:
     """Rows to learn from: ``samples [batch, n]`` float32, whose they are, and their ``lengths [batch]``.
 
-    In evaluation a clip has a row for each of its windows, so an example may come several times.
+    ``contents`` are the sha256 of the rows' sounds. In evaluation a clip has a row for each of its windows, so an
+    example may come several times.
     """
 
     samples: Tensor
     lengths: Tensor
     examples: list[Example]
+    contents: list[str]
 
 
 class Loader:
@@ -180,13 +182,14 @@ class Loader:
     def _planned(self) -> list[list[_Row]]:
         """The rows of each batch of this epoch, for this process."""
         if self._train:
-            return [[(int(clip), None) for clip in batch[self._rank :: self._world]] for batch in self._shuffled()]
-        mine = list(range(self._rank, len(self._clips), self._world))
+            mine = slice(self._rank * self._batch, (self._rank + 1) * self._batch)
+            return [[(int(clip), None) for clip in batch[mine]] for batch in self._shuffled()]
+        dealt = list(range(self._rank, len(self._clips), self._world))
         if self._variable:
-            mine.sort(key=self._length)
+            dealt.sort(key=self._length)
         rows: list[_Row] = [
             (clip, start)
-            for clip in mine
+            for clip in dealt
             for start in window_starts(self._clips[clip][1].samples, self._size, self._hop)
         ]
         return [rows[start : start + self._batch] for start in range(0, len(rows), self._batch)]
@@ -216,8 +219,9 @@ class Loader:
         samples = np.zeros((len(rows), max(lengths)), np.float32)
         for row, ((clip, first), length) in enumerate(zip(rows, lengths, strict=True)):
             samples[row, :length] = self._cut(clip, first, epoch, length)
-        examples = [self._clips[clip][0] for clip, _ in rows]
-        return Batch(torch.from_numpy(samples), torch.tensor(lengths), examples)
+        examples, waveforms = zip(*(self._clips[clip] for clip, _ in rows), strict=True)
+        contents = [waveform.sha256 for waveform in waveforms]
+        return Batch(torch.from_numpy(samples), torch.tensor(lengths), list(examples), contents)
 
     def _cut(self, clip: int, first: int | None, epoch: int, length: int) -> FloatArray:
         """``[length]`` samples of a clip. A crop's chance is its own, whatever thread, batch or process it falls to."""

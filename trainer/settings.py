@@ -19,6 +19,8 @@ PROMPT = "this sound is"
 DROPOUT = 0.1
 PARTS = ("audio", "text", "a2t")
 PRECISIONS = ("no", "bf16", "fp16")
+#: How often each language comes along (language-enhancement seed, section 4.5).
+LE_RATIO = 0.1
 #: The seed's batch (composed-text, section 4.2); a smaller data set is one batch.
 BATCH = 256
 
@@ -32,18 +34,22 @@ class Settings:
     """One run. The defaults are the papers', where they say; where they are silent, ours, marked so.
 
     ``base``, ``data``, ``unlabelled``: what to start from, what to learn from, and sounds without captions.
-    ``epochs``, ``batch`` (default: 256, or all clips if there are fewer), ``method``, ``prompt``: composed-text seed,
-    sections 3 and 4.2. ``rate`` and ``temperature``: language-enhancement seed, section 3.3. ``le_ratio``: its section
-    4.5, for each of ``languages``. ``patch_dropout``: its section 3.2.
+    ``epochs``, ``batch`` (default: 256 at most, all clips in batches of equal size), ``method``, ``prompt``:
+    composed-text seed, sections 3 and 4.2. ``temperature``: language-enhancement seed, section 3.3. ``le_ratio``: its
+    section 4.5, for each of ``languages``. ``patch_dropout``: its section 3.2.
 
-    Ours: ``a2t_rate`` (the a2t module starts from nothing, the towers don't), ``warmup`` (share of the steps), ``clip``
-    (largest norm of the gradient), ``dropout`` in the a2t module, ``seed``, ``learn`` (which parts change),
-    ``captions`` (``one`` of a language an epoch, or ``all`` as soft targets), ``precision``, ``save_every`` (steps).
+    Ours: ``rate`` (the composed-text seed gives none; the other trains with 5e-5 and fine-tunes with 5e-6, on tens of
+    thousands of captions, where a library's few hundred make one step an epoch), ``held_out`` (the split asked after an
+    epoch; where there is no split ``train``, all others are learnt from), ``a2t_rate`` (the a2t module starts from
+    nothing, the towers don't), ``warmup`` (share of the steps), ``clip`` (largest norm of the gradient), ``dropout`` in
+    the a2t module, ``seed``, ``learn`` (which parts change), ``captions`` (``one`` of a language an epoch, or ``all``
+    as soft targets), ``precision``, ``save_every`` (steps).
     """
 
     data: str
     base: str = "starter"
     unlabelled: str | None = None
+    held_out: str = "val"
     method: str = "finetune"
     epochs: int = 30
     batch: int | None = None
@@ -55,7 +61,7 @@ class Settings:
     learn_temperature: bool = False
     captions: str = "one"
     languages: tuple[str, ...] = ()
-    le_ratio: float = 0.1
+    le_ratio: float = LE_RATIO
     translator: str | None = None
     prompt: str = PROMPT
     dropout: float = DROPOUT
@@ -75,6 +81,9 @@ class Settings:
             self._check(name, getattr(self, name) > 0, "a positive number")
         for name in ("warmup", "le_ratio", "dropout", "patch_dropout"):
             self._check(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
+        if not self.languages:
+            self._check("translator", self.translator is None, "--languages to translate into")
+            self._check("le_ratio", self.le_ratio == LE_RATIO, "--languages that it is the chance of")
         if self.method == "composed" and not self.unlabelled:
             raise TrainingError("method composed without unlabelled sounds", "a folder of them", "give --unlabelled")
 

@@ -87,8 +87,10 @@ Translate = Callable[[Sequence[str], str, str], list[str]]
 class Translations:
     """Translations kept in a file, a JSON object a line: what was translated once is not translated again."""
 
-    def __init__(self, path: Path, translate: Translate) -> None:
-        self._path, self._translate = path, translate
+    def __init__(
+        self, path: Path, translate: Translate, on_progress: Callable[[str, int, int], None] = lambda *_: None
+    ) -> None:
+        self._path, self._translate, self._on_progress = path, translate, on_progress
         self._known: dict[tuple[str, str], str] = {}
         if path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -133,6 +135,7 @@ class Translations:
                     row = {"text": text, "lang": language, "translation": translation}
                     stream.write(json.dumps(row, ensure_ascii=False) + "\n")
                 stream.flush()
+                self._on_progress(f"translating into {language}", start + len(batch), len(missing))
 
 
 def hub_translator(name: str) -> Translate:

@@ -180,6 +180,13 @@ def test_concatenating_mixes_neighbours_and_joins_captions_of_one_language() -> 
         assert torch.allclose(found.sounds[2], towers.encode_audio(mean[None])[0], atol=1e-6)
 
 
+def test_a_mixture_is_the_same_in_either_order() -> None:
+    base = told()
+    labelled = Told(base.samples[:2], ["rain", "wind"], torch.tensor([0, 1]), base.ids[:2], ["eng"] * 2)
+    found = concatenated_contrast(Towers(FAMILIES["own"]()).eval(), labelled)
+    assert found.pairs.alike.tolist() == [[False, True], [True, False]]
+
+
 def test_one_sound_alone_cannot_be_mixed() -> None:
     with pytest.raises(ValueError, match="two or more"):
         concatenated_contrast(Towers(FAMILIES["own"]()), told(1))

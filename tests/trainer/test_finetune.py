@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -20,9 +20,10 @@ import torch
 import trainer.finetune as finetuning
 from engine.errors import EarshotError
 from tests.trainer import tiny_towers
+from tests.trainer.clips import write_lines
 from trainer.finetune import Report, finetune
 from trainer.run import RunFolder
-from trainer.settings import Settings, TrainingError
+from trainer.settings import METHODS, Settings, TrainingError
 
 RATE_HZ = 16_000
 TEXTS = ("a dog barks", "rain on the roof", "the bell rings", "wind", "loud dog", "far bell")
@@ -30,20 +31,19 @@ TEXTS = ("a dog barks", "rain on the roof", "the bell rings", "wind", "loud dog"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, captioned clips (the last two are called the same) and clips without captions."""
+    """A base, captioned clips (two are called the same) and clips without captions."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("finetune")
     tiny_towers.own(folder=folder / "base")
     chance = np.random.default_rng(0)
     rows = []
-    for number in range(8):
+    for number in range(9):
         hz = 200 * 1.5 ** (number % 6)
         samples = 0.3 * np.sin(2 * np.pi * hz * np.arange(RATE_HZ) / RATE_HZ) + 0.01 * chance.standard_normal(RATE_HZ)
         soundfile.write(folder / f"{number}.wav", samples, RATE_HZ)
         texts = [TEXTS[min(number, 5)], {"text": "chien" if number else "pluie", "lang": "fra"}]
-        rows.append({"audio": f"{number}.wav", "captions": texts, "split": "train"})
-    rows.append({"audio": "7.wav", "captions": ["far bell"], "split": "val"})
-    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows.append({"audio": f"{number}.wav", "captions": texts, "split": "train" if number < 8 else "val"})
+    write_lines(folder / "data.jsonl", rows)
     (folder / "others").mkdir()
     for number in range(6):
         soundfile.write(folder / "others" / f"{number}.flac", 0.2 * chance.standard_normal(RATE_HZ), RATE_HZ)
@@ -55,10 +55,16 @@ Run = Callable[..., Report]
 
 @pytest.fixture
 def run(place: Path, tmp_path: Path) -> Run:
-    def run(out: str = "run", stop_after: int | None = None, **given: Any) -> Report:
+    def run(out: str = "run", stop_after: int | None = None, told_of: set[str] | None = None, **given: Any) -> Report:
         told = {"base": str(place / "base"), "data": str(place / "data.jsonl"), "epochs": 3, "batch": 4, "rate": 1e-3}
         told |= {"unlabelled": str(place / "others")}
-        return finetune(Settings(**told | given), tmp_path / out, cache=place / "cache", stop_after=stop_after)
+        return finetune(
+            Settings(**told | given),
+            tmp_path / out,
+            cache=place / "cache",
+            stop_after=stop_after,
+            on_progress=lambda told, done, total: told_of is None or told_of.add(told),
+        )
 
     return run
 
@@ -93,8 +99,18 @@ def test_what_is_learnt_fits_better(run: Run, tmp_path: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_only_the_named_parts_learn(run: Run, place: Path, tmp_path: Path) -> None:
-    run(method="composed", learn=("a2t",))
+def test_only_the_named_parts_learn(run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen(towers: Any) -> tuple[bool, ...]:
+        return towers.audio.training, towers.text.training, towers.a2t.training
+
+    modes: list[tuple[bool, ...]] = []
+    contrasts = finetuning.contrasts
+    monkeypatch.setattr(
+        finetuning, "contrasts", lambda towers, *a, **k: modes.append(seen(towers)) or contrasts(towers, *a, **k)
+    )
+    report = run(method="composed", learn=("a2t",))
+    assert modes == [(False, False, True)] * 6
+    assert report.losses.keys() == {"total", "a2t", "composed"}  # no tower would learn from captions alone
     base = tiny_towers.load(place / "base", "tiny")
     assert base.audio is not None
     after = weights(tmp_path / "run")
@@ -129,17 +145,29 @@ def test_other_settings_are_refused_with_what_differs(run: Run) -> None:
 def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_checkpoint(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run(stop_after=2, method="composed")
+    kept = (tmp_path / "run" / "last.pt").read_bytes()
+    losses_of = finetuning.losses_of
+    monkeypatch.setattr(finetuning, "losses_of", lambda *args: losses_of(*args) | {"a2t": torch.tensor(torch.nan)})
+    with pytest.raises(
+        TrainingError, match=r"step 3 \(.*a2t nan.*\d\.wav, .*without captions .*\d\.flac.*last good checkpoint"
+    ):
+        run(method="composed")
+    assert (tmp_path / "run" / "last.pt").read_bytes() == kept
+
+
+def test_a_gradient_that_is_no_number_changes_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(stop_after=2)
     kept = (tmp_path / "run" / "last.pt").read_bytes()
+    backward = finetuning.Accelerator.backward
 
-    def broken(*args: Any) -> dict[str, torch.Tensor]:
-        losses = losses_of(*args)
-        return losses if len(seen) > 1 or seen.append(0) else {**losses, "total": losses["total"] * torch.nan}
+    def broken(self: Any, loss: torch.Tensor) -> None:
+        backward(self, loss * math.inf)
 
-    seen: list[int] = []
-    losses_of = finetuning.losses_of
-    monkeypatch.setattr(finetuning, "losses_of", broken)
-    with pytest.raises(TrainingError, match=r"step 3 \(total nan.*\d\.wav.*last good checkpoint"):
+    monkeypatch.setattr(finetuning.Accelerator, "backward", broken)
+    with pytest.raises(TrainingError, match=r"step 3 \(.*gradient (nan|inf).*\d\.wav"):
         run()
     assert (tmp_path / "run" / "last.pt").read_bytes() == kept
 
@@ -148,8 +176,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(run: Run, tmp_path: Path, monk
     run(stop_after=2)
     kept = (tmp_path / "run" / "last.pt").read_bytes()
 
-    def full(state: Any, path: Path) -> None:
-        path.write_bytes(b"half of it")
+    def full(state: Any, stream: IO[bytes]) -> None:
+        stream.write(b"half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
@@ -210,6 +238,107 @@ def test_a_damaged_checkpoint_is_said(run: Run, tmp_path: Path) -> None:
         run()
 
 
+def test_what_is_wrong_with_the_clips_asked_about_is_said_before_anything_is_trained(
+    run: Run, place: Path, tmp_path: Path
+) -> None:
+    rows = (place / "data.jsonl").read_text().splitlines()
+    gone = {"audio": "gone.wav", "captions": ["wind"], "split": "val"}
+    data = write_lines(place / "gone.jsonl", [*rows, gone])
+    with pytest.raises(EarshotError, match=r"1 of 2 clips that can't be heard.*gone\.wav"):
+        run(data=str(data))
+    assert not (tmp_path / "run" / "last.pt").exists()
+    assert run(stop_after=1).steps == 1  # with other data, in the same folder: nothing had been learnt
+
+
+def test_what_was_learnt_is_saved_before_it_is_asked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> dict[str, float]:
+        raise MemoryError
+
+    monkeypatch.setattr(finetuning.Validation, "ask", fails)
+    with pytest.raises(MemoryError):
+        run(epochs=1)
+    assert RunFolder(tmp_path / "run").load()["step"] == 2
+
+
+def test_an_epochs_end_is_saved_when_time_has_passed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    save = RunFolder.save
+    monkeypatch.setattr(RunFolder, "save", lambda self, state: saved.append(state["step"]) or save(self, state))
+    run("seldom")
+    assert saved == [6]
+    monkeypatch.setattr(finetuning, "WORTH_SAVING_S", -1)
+    run("often")
+    assert saved == [6, 2, 4, 6]
+    one, other = weights(tmp_path / "seldom"), weights(tmp_path / "often")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Which clips
+
+
+def test_the_batch_is_chosen_among_what_can_be_heard(run: Run, place: Path) -> None:
+    for number in range(100):
+        soundfile.write(place / f"short{number}.wav", np.full(200, 0.001 * (number + 1)), RATE_HZ)
+    (place / "broken.wav").write_bytes(b"no sound")
+    rows = [{"audio": f"short{number}.wav", "captions": ["wind"]} for number in range(100)]
+    data = write_lines(place / "short.jsonl", [*rows, {"audio": "broken.wav", "captions": ["rain"]}])
+    told: set[str] = set()
+    given = {"data": str(data), "batch": None, "stop_after": 1, "epochs": 1, "told_of": told}
+    report = run("composed", method="composed", **given)
+    assert report.steps_planned == 20  # in fives, as six sounds have no captions
+    assert [Path(name).name for name, _ in report.skipped] == ["broken.wav"]
+    assert "decoding" in told
+    for path in place.glob("short*.wav"):
+        path.unlink()
+    (place / "broken.wav").unlink()
+
+
+def test_unlabelled_sounds_are_none_that_are_asked_about(run: Run, place: Path) -> None:
+    report = run(method="composed", unlabelled=str(place), stop_after=1)
+    assert (report.unlabelled, report.kept_out) == (len([*place.rglob("*.wav"), *place.rglob("*.flac")]) - 1, 1)
+
+
+def test_what_is_on_two_splits_or_wrong_is_counted_and_not_learnt(run: Run, place: Path) -> None:
+    rows = (place / "data.jsonl").read_text().splitlines()
+    leaked = {"audio": "7.wav", "captions": ["far bell"], "split": "test"}
+    data = write_lines(place / "leaked.jsonl", [*rows, leaked, "{"])
+    report = run(data=str(data), stop_after=1)
+    assert report.problems == {"bad JSON": 1, "one clip on two splits": 1}
+    assert report.clips == 7
+
+
+def test_one_sound_under_two_names_is_no_negative_of_itself(run: Run, place: Path) -> None:
+    copies = place / "copies"
+    copies.mkdir()
+    for number, source in enumerate((0, 0, 1)):
+        (copies / f"{number}.wav").write_bytes((place / f"{source}.wav").read_bytes())
+    rows = [{"audio": f"{number}.wav", "captions": [text]} for number, text in enumerate(("wind", "rain", "chien"))]
+    report = run(data=str(write_lines(copies / "data.jsonl", rows)), batch=3, stop_after=1)
+    assert report.spared == 2
+
+
+def test_where_no_split_is_called_train_one_is_held_out(run: Run, place: Path, tmp_path: Path) -> None:
+    rows = [{"audio": f"{number}.wav", "captions": ["wind"], "split": f"fold{1 + number % 3}"} for number in range(9)]
+    data = str(write_lines(place / "folds.jsonl", rows))
+    with pytest.raises(TrainingError, match=r"no split train.*fold1, fold2, fold3.*--held-out"):
+        run(data=data)
+    report = run(data=data, held_out="fold3", batch=6, epochs=1)
+    assert report.clips == 6
+    assert "val text-to-audio R@1" in (tmp_path / "run" / "curve.jsonl").read_text()
+
+
+@pytest.mark.parametrize("asked", ["deu", "all"])
+def test_languages_without_captions_are_refused(run: Run, place: Path, asked: str) -> None:
+    rows = [{"audio": f"{number}.wav", "captions": ["wind"]} for number in range(4)]
+    with pytest.raises(TrainingError, match=r"(no caption in deu|English alone).*--translator"):
+        run(data=str(write_lines(place / "english.jsonl", rows)), languages=(asked,))
+
+
+def test_of_two_sounds_either_mixture_is_the_other(run: Run) -> None:
+    with pytest.raises(TrainingError, match=r"a batch of 2 for concatenate.*3 clips"):
+        run(batch=2, method="concatenate")
+
+
 # Several processes
 
 
@@ -219,10 +348,11 @@ def test_two_processes_find_the_loss_and_gradients_of_one(tmp_path: Path) -> Non
     command = [sys.executable, "-W", "error", "-m", "tests.trainer.two", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / f"{world}.pt", weights_only=True) for world in (1, 2))
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
-    assert one["grads"].keys() == two["grads"].keys()
-    for name, wanted in one["grads"].items():
-        assert torch.allclose(two["grads"][name], wanted, rtol=1e-4, atol=1e-6), name
-    assert sum(float(grad.abs().sum()) for grad in one["grads"].values()) > 1
-    assert one["spared"] == two["spared"] > 0
+    for method in METHODS:
+        one, two = (torch.load(tmp_path / f"{method}-{world}.pt", weights_only=True) for world in (1, 2))
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-6), method
+        assert one["grads"].keys() == two["grads"].keys()
+        for name, wanted in one["grads"].items():
+            assert torch.allclose(two["grads"][name], wanted, rtol=1e-4, atol=1e-6), (method, name)
+        assert sum(float(grad.abs().sum()) for grad in one["grads"].values()) > 1
+        assert one["spared"] == two["spared"] > 0

@@ -21,7 +21,7 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
 
 def test_the_papers_values_are_the_defaults() -> None:
     found = Settings(data="x")
-    assert (found.epochs, found.prompt, found.temperature, found.rate) == (30, "this sound is", 0.07, 5e-5)
+    assert (found.epochs, found.prompt, found.temperature) == (30, "this sound is", 0.07)
     assert (found.le_ratio, found.patch_dropout) == (0.1, 0.25)
 
 
@@ -36,6 +36,8 @@ def test_the_papers_values_are_the_defaults() -> None:
         ({"data": "x", "languages": "fra"}, "a list of texts"),
         ({"data": "x", "batch": 1}, "two clips or more"),
         ({"data": "x", "le_ratio": 40}, "a share"),
+        ({"data": "x", "le_ratio": 0.4}, "--languages that it is the chance of"),
+        ({"data": "x", "translator": "m2m"}, "--languages to translate into"),
         ({"data": "x", "method": "compose"}, "finetune, concatenate, composed"),
         ({"data": "x", "method": "composed"}, "--unlabelled"),
         ({"data": "x", "learn": ["head"]}, "some of audio, text, a2t"),

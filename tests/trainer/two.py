@@ -1,4 +1,4 @@
-"""What ``test_finetune`` starts: a batch in one process, then in two, each with its part. Forked, to import once."""
+"""What ``test_finetune`` starts: each method's batch in one process, then in two. Forked, to import once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch import nn
 
 from tests.trainer import tiny_towers
 from trainer.compose import Heard, Told, contrasts, losses_of
-from trainer.gather import gathered, sum_gradients
+from trainer.gather import agreed, gathered, partners_of, sum_gradients
+from trainer.settings import METHODS, Method, check_method
 from trainer.tower_sets import Towers
 
 #: Whose each text is: the processes' parts have different numbers of texts, and two clips are called the same.
@@ -23,12 +24,21 @@ OWNED = [(0, "rain"), (0, "pluie"), (1, "a dog barks"), (2, "rain"), (3, "wind")
 
 
 def work(folder: str) -> None:
-    """Loss and gradients of a batch of four, each process with its part, saved by the first."""
+    """What each method finds, and that all processes end when one is asked to."""
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
+    assert agreed(accelerator.is_main_process, accelerator)
+    assert not agreed(False, accelerator)
+    for method in METHODS:
+        learn(check_method(method), accelerator, Path(folder))
+    accelerator.end_training()
+
+
+def learn(method: Method, accelerator: Accelerator, folder: Path) -> None:
+    """Loss and gradients of a batch of four, each process with its part, saved by the first."""
     world, rank = accelerator.num_processes, accelerator.process_index
     torch.manual_seed(7)
-    towers = Towers(tiny_towers.own(), composes=True).eval()
+    towers = Towers(tiny_towers.own(), composes=method == "composed").eval()
     log_temperature = nn.Parameter(torch.tensor(-2.0))
     chance = torch.Generator().manual_seed(3)
     samples, others = 0.1 * torch.randn(2, 4, 15_600, generator=chance)
@@ -42,7 +52,7 @@ def work(folder: str) -> None:
         ["eng"] * len(owned),
     )
     heard = Heard(others[rows[0] : rows[-1] + 1], [f"other {row}" for row in rows])
-    found = contrasts(towers, "composed", told, heard)
+    found = contrasts(towers, method, told, heard, partners=partners_of(told, accelerator))
     whole = {name: gathered(one, accelerator) for name, one in found.items()}
     losses = losses_of(whole, log_temperature.exp())
     losses["total"].backward()
@@ -51,10 +61,8 @@ def work(folder: str) -> None:
         named = [*towers.named_parameters(), ("temperature", log_temperature)]
         grads = {name: parameter.grad for name, parameter in named if parameter.grad is not None}
         spared = sum(one.pairs.spared for one in whole.values())
-        torch.save(
-            {"loss": float(losses["total"].detach()), "grads": grads, "spared": spared}, Path(folder) / f"{world}.pt"
-        )
-    accelerator.end_training()
+        result = {"loss": float(losses["total"].detach()), "grads": grads, "spared": spared}
+        torch.save(result, folder / f"{method}-{world}.pt")
 
 
 def main(folder: str) -> int:
