@@ -76,8 +76,6 @@ def test_what_the_data_leave_out_is_counted(data: Path):
     with data.open("a", encoding="utf-8") as rows:
         rows.write('\n{"audio": "125.wav", "captions": ["  "], "split": "test"}\n')
         rows.write('{"captions": ["no sound"]}\nnot JSON\n')
-            '\n{"audio": "125.wav", "captions": ["  "], "split": "test"}\n{"captions": ["no sound"]}\nnot JSON\n'
-        )
     status, said, remarks = run("eval", "one", "--data", data, "--json")
     assert status == 0
     left_out = json.loads(said)["protocol"]["left_out"]
