@@ -18,12 +18,12 @@ from engine.types import FloatArray
 from trainer.cache import write_atomic
 from trainer.caption_metrics import bleu, bleu_counts, cider_d, rouge_l, sound_figures, words
 from trainer.metrics import Floats, bootstrap
-from trainer.recipes.caption_ways import DECODINGS, NOISE, SEEDS, SIGMAS, WAYS, Decoding, Ways
+from trainer.recipes.caption_ways import DECODINGS, NOISE, SIGMAS, WAYS, Decoding, Ways
 from trainer.recipes.captions import centres
 
 TAU = 0.02
-TAUS = (0.003, 0.01, 0.02, 0.05, 0.1, 0.3)
-SIZES = (100, 1000, 10_000, 40_000, 100_000)
+TAUS = (0.005, 0.01, 0.02, 0.05, 0.1)
+SIZES = (100, 1000, 10_000, 100_000)
 NEAREST = (1, 4, 16, 64, 256, 1024, 4096)
 
 
@@ -89,15 +89,15 @@ class Tables:
         decoding: Decoding,
         *,
         sigma: float = NOISE,
-        seeds: Sequence[int] = SEEDS,
+        seeds: Sequence[int] | None = None,
         tau: float = TAU,
         memory: FloatArray | None = None,
         renormalise: bool = True,
     ) -> Score:
-        """The mean over seeds."""
+        """The mean over seeds, all of them where none are named."""
         held = memory if memory is not None else self.memory
         told = []
-        for seed in seeds:
+        for seed in seeds or self.ways.work.seeds:
             used = sigma if "noise" in way else 0.0
             name = f"{way}-{used:g}-{seed}-{decoding}-{tau:g}-{len(held)}-{renormalise}".replace(" ", "")
             path = self.ways.work.out / "said" / f"{name}.json"

@@ -5,7 +5,7 @@ The decoders learn from captions that people wrote (``audiocaps.csv``): for figu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -23,7 +23,6 @@ from trainer.captioner import CaptionerConfig, learn_pieces, load, say, train
 from trainer.loop import Plan
 from trainer.recipes.captions import Work
 
-SEEDS = (1, 2, 3)
 #: Standard deviations of the noise; the papers' two readings of about 0.015 are 0.015 itself and its root, 0.12.
 SIGMAS = (0.0, 0.015, 0.03, 0.06, 0.12, 0.25, 1.0)
 #: The noise of every way that has some: the best of ``SIGMAS`` on the held-out clips.
@@ -117,7 +116,7 @@ class Ways:
         vectors = torch.from_numpy(sounds)
         if decoding != "audio":
             found = nearest(sounds, memory) if decoding == "nearest" else project(sounds, memory, tau, renormalise)
-            vectors = bridge(torch.from_numpy(found.points), None)
+            vectors = replace(bridge, renormalise=renormalise)(torch.from_numpy(found.points), None)
         return say(decoder, self.tokenizer, vectors, ["eng"] * len(sounds))
 
     def estimates(self) -> dict[str, float]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,8 +25,8 @@ from engine.types import FloatArray
 from exporters.asking import hear
 from trainer.cache import save_arrays, text_table, write_atomic
 from trainer.data import Row, hold_out, read_rows, training_rows
-from trainer.parallel import AND, Concept, read_parallel
 from trainer.parallel import FOLDER as PARALLEL
+from trainer.parallel import Concept, read_parallel
 from trainer.references import FOLDER, Echoes, Referenced, dev_references, held_references, reference_sentences
 
 ENCODED_AT_ONCE = 128
@@ -36,9 +35,6 @@ MOST_IN_MEMORY = 100_000
 PAIRS, SHORTEST_PAIRED, SEED = 600, 2, 1
 #: Sounds and their phrasings, beside the tagger's classes.
 PHRASED = ("actions.tsv", "things.tsv", "everyday_*.tsv")
-SENTENCE_WEIGHT = 3
-#: Longer translated captions tell of three sounds and more, which one vector doesn't hold.
-MOST_WORDS = 12
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,7 @@ class Work:
     data: Path
     out: Path
     bundle: Path
+    seeds: Sequence[int] = (1, 2, 3)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -58,6 +55,10 @@ class Work:
     def encoders(self) -> OnnxEncoders:
         """The bundle's towers, on one core."""
         return OnnxEncoders(open_bundle(self.bundle), "cpu", threads=1)
+
+    def let_go(self) -> None:
+        """Close the towers: a bundle that is in use can't be written to."""
+        self.__dict__.pop("encoders", None)
 
     @cached_property
     def held(self) -> list[Referenced]:
@@ -162,26 +163,6 @@ class Work:
         told = read_parallel(folder, pattern)
         return [one for one in told if not any(text in self.echoes for text in one.english)]
 
-    @cached_property
-    def shipped_lessons(self) -> tuple[list[str], list[str]]:
-        """What the shipped decoder learns to say, and in which languages: our own texts, and translated captions.
-
-        Our sentences come up ``SENTENCE_WEIGHT`` times; the names of sounds, a word or two, are left to search.
-        """
-        rng = random.Random(SEED)
-        told: list[tuple[str, str]] = []
-        for sentence in self.sentences:
-            told += SENTENCE_WEIGHT * [(text, lang) for lang, texts in sentence.phrasings.items() for text in texts]
-        for concept, partner in zip(self.phrased, rng.sample(self.phrased, len(self.phrased)), strict=True):
-            for lang, texts in concept.phrasings.items():
-                told += [(text, lang) for text in texts[1:] or texts]
-                told.append((AND[lang].format(texts[-1], partner.phrasings[lang][-1]), lang))
-        with (self.data / "text" / "audiocaps_eng_jpn.csv").open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
-                if 0 < len(row["eng"].split()) <= MOST_WORDS and row["jpn"] and row["eng"] not in self.echoes:
-                    told += [(row["eng"].strip(" .").lower(), "eng"), (row["jpn"].strip(" 。"), "jpn")]
-        return [text for text, _ in told], [lang for _, lang in told]
-
 
 def centres(heard: Sequence[FloatArray]) -> FloatArray:
     """Clips' windows ``[windows, dim]`` each -> one unit vector a clip, ``[clips, dim]``: the windows' mean."""
@@ -190,12 +171,12 @@ def centres(heard: Sequence[FloatArray]) -> FloatArray:
 
 def learn(work: Work) -> None:
     """The experiments' decoders."""
-    from trainer.recipes.caption_ways import SEEDS, SIGMAS, WAYS, Ways
+    from trainer.recipes.caption_ways import SIGMAS, WAYS, Ways
 
     ways = Ways(work)
     for sigma in SIGMAS:
-        ways.decoder("noise" if sigma else "baseline", SEEDS[0], sigma)
-    for seed in SEEDS:
+        ways.decoder("noise" if sigma else "baseline", work.seeds[0], sigma)
+    for seed in work.seeds:
         for way in WAYS:
             ways.decoder(way, seed)
 
@@ -236,11 +217,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with sounds.csv")
     parser.add_argument("--out", type=Path, default=Path("runs/captions"), help="where vectors and decoders go")
     parser.add_argument("--bundle", type=Path, default=Path("engine/starter"), help="whose towers, and where to ship")
+    parser.add_argument("--seeds", type=int, default=3, help="how many decoders are learnt in each way")
     parser.add_argument("--stages", nargs="+", choices=[*STAGES], default=[*STAGES], help="only these, in order")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for stage in chosen.stages:
-        STAGES[stage](Work(chosen.data, chosen.out, chosen.bundle))
+        STAGES[stage](Work(chosen.data, chosen.out, chosen.bundle, range(1, chosen.seeds + 1)))
 
 
 if __name__ == "__main__":
