@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from typer.testing import CliRunner
 
 import trainer.finetune as finetuning
+from earshot.commands import app
 from engine.errors import EarshotError
 from tests.trainer import tiny_towers
 from tests.trainer.clips import write_lines
@@ -315,6 +317,24 @@ def test_one_sound_under_two_names_is_no_negative_of_itself(run: Run, place: Pat
     rows = [{"audio": f"{number}.wav", "captions": [text]} for number, text in enumerate(("wind", "rain", "chien"))]
     report = run(data=str(write_lines(copies / "data.jsonl", rows)), batch=3, stop_after=1)
     assert report.spared == 2
+
+
+def test_the_command_tells_what_it_left_out(place: Path, tmp_path: Path) -> None:
+    """More than a hundred clips, so that one may be broken; three say the same of other sounds."""
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    for number in range(101):
+        soundfile.write(sounds / f"{number}.wav", np.full(200, 0.001 * (number + 1)), RATE_HZ)
+    (sounds / "5.wav").write_bytes(b"no sound")
+    rows: list[Any] = [{"audio": f"{number}.wav", "captions": [f"sound {number // 3}"]} for number in range(101)]
+    data = write_lines(sounds / "data.jsonl", [*rows, "{"])
+    command = ["train", "finetune", "--data", str(data), "--base", str(place / "base"), "--epochs", "1"]
+    result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "run")], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "5.wav" in result.output
+    assert "left out of the data: bad JSON 1; `earshot train check` names them" in result.output
+    assert "pairs say the same and were not counted as wrong answers" in result.output
+    assert "1 of 1 steps, 101 clips with captions and 0 without" in result.output
 
 
 def test_where_no_split_is_called_train_one_is_held_out(run: Run, place: Path, tmp_path: Path) -> None:
