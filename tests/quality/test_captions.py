@@ -98,5 +98,5 @@ def test_other_languages_are_told_the_nearest_remembered(encoders: OnnxEncoders,
     assert nothing.language == something.language == language
     assert re.search(DOGS[language], something.text, re.IGNORECASE), something
     quiet = read_parallel(FOLDER, "plain.tsv")[:QUIET]
-    quiet += [one for one in read_parallel(pattern="events_*.tsv") if one.english[0] == "silence"]
+    quiet += [one for one in read_parallel(pattern="events_*.tsv") if "silence" in one.english[0]]
     assert nothing.text in {text for one in quiet for text in one.phrasings[language]}
