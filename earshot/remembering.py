@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -32,15 +34,19 @@ if TYPE_CHECKING:
 MOST_LETTERS = 1000
 #: No line of a file is longer, in bytes, and no JSON file that has to be read whole.
 MOST_LINE, MOST_JSON = 1 << 16, 1 << 28
+#: A record of a CSV file is no longer, in lines: a quote that is never closed would make the rest of the file one.
+MOST_LINES = 50
 #: Captions that are looked up, encoded and written together.
 AT_ONCE = 1024
 #: Of the lines that can't be used, so many are kept with their reasons.
 MOST_REASONS = 1000
 _TEXT, _LANGUAGE, _SOURCE = ("caption", "text", "sentence"), ("lang", "language"), ("source",)
 _CODE = re.compile(r"[a-z]{3}")
+#: The columns of a table of several captions a sound, as Clotho's.
+_NUMBERED = re.compile(r"caption_\d+")
 #: How long a run of ``index`` waits at once for somebody else who remembers: then it sees whether it is to stop.
 _PATIENCE_S = 1.0
-_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _NO_UTF8 = ("UTF-8", "save it as UTF-8")
 
 
@@ -97,7 +103,7 @@ def checked_source(source: str | None) -> str:
 
 
 def said(text: str, language: str, source: str) -> Said:
-    """A caption from the outside. Raises ``QueryError`` if it is empty, too long, or no Unicode."""
+    """A caption from the outside. Raises ``QueryError`` if it is empty, too long, or not all of it is text."""
     text = tidied(text)
     if not text:
         raise QueryError("an empty text", "a caption")
@@ -105,6 +111,8 @@ def said(text: str, language: str, source: str) -> Said:
         raise QueryError(f"{len(text)} letters", f"a caption, of at most {MOST_LETTERS}")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise QueryError("half a letter (a lone surrogate)", "Unicode text")
+    if odd := next((letter for letter in text if unicodedata.category(letter) == "Cc"), None):
+        raise QueryError(f"the control character U+{ord(odd):04X}", "text")
     return Said(text, language, source)
 
 
@@ -118,9 +126,9 @@ def read_captions(path: Path, language: str | None, source: str | None, report: 
         report.fail(str(path), LibraryError("a file of another kind", f"one of {' '.join(_READERS)}"))
         return
     with path.open("rb") as stream:
-        bom = _BOMS.get(stream.read(2))
-        if bom:
-            report.fail(str(path), LibraryError(f"a file in {bom}", *_NO_UTF8))
+        start = stream.read(4)
+        if start[:2] in _BOMS or b"\0" in start:  # the second: without a byte order mark, and of Latin letters
+            report.fail(str(path), LibraryError("a file in UTF-16, or of no text", *_NO_UTF8))
             return
         stream.seek(0)
         for where, row in reader(path, stream, report):
@@ -192,26 +200,58 @@ def _json_lines(path: Path, stream: BinaryIO, report: RememberReport) -> Iterato
 
 
 def _csv(path: Path, stream: BinaryIO, report: RememberReport) -> Iterator[tuple[str, Row]]:
-    """By the names in its first line."""
-    rows = csv.reader(line for _, line in _text_lines(path, stream, report))
-    names: list[str] | None = None
+    """By the names in its first line; of a record with several captions, one row each."""
+    records = _records(path, stream, report)
+    number, first = next(records, (0, []))
+    names = [name.strip().lower() for name in first]
+    told = [name for name in names if name in _TEXT or _NUMBERED.fullmatch(name)]
+    if not told:
+        if number:
+            found = f"the columns {', '.join(names)[:200] or 'of an empty line'}"
+            action = "separate them by commas" if len(names) == 1 and re.search("[;\t|]", names[0]) else ""
+            error = QueryError(found, f"one of {', '.join(_TEXT)} among them", action)
+            report.fail(f"{path}, line {number}", error)
+        return
+    for number, record in records:
+        cells = {name: cell for name, cell in zip(names, record, strict=False) if cell.strip()}
+        numbered = [cells.pop(name) for name in told if _NUMBERED.fullmatch(name) and name in cells]
+        if cells and (not numbered or any(name in cells for name in _TEXT)):
+            yield f"{path}, line {number}", cells
+        for text in numbered:
+            yield f"{path}, line {number}", {**cells, _TEXT[0]: text}
+
+
+def _records(path: Path, stream: BinaryIO, report: RememberReport) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV file, each with the number of its first line.
+
+    Of a record that is broken, or does not end, the first line is reported, and reading goes on at the second.
+    """
+    lines = _text_lines(path, stream, report)
+    again: deque[tuple[int, str]] = deque()
+    held: list[tuple[int, str]] = []
+
+    def physical() -> Iterator[str]:
+        while one := again.popleft() if again else next(lines, None):
+            held.append(one)
+            if len(held) > MOST_LINES:
+                raise csv.Error(f"a quote not closed within {MOST_LINES} lines")
+            yield one[1]
+        if held:
+            raise csv.Error("a quote that is never closed")
+
     while True:
+        held.clear()
         try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:  # such as a quote that is never closed
-            report.fail(f"{path}, line {rows.line_num}", QueryError(f"no CSV ({error})", "quotes that close"))
+            record = next(csv.reader(physical()), None)
+            if len(held) > 1:  # a later record's quote may have closed it: then more than a comma comes after
+                record = next(csv.reader((line for _, line in held), strict=True))
+        except csv.Error as error:
+            report.fail(f"{path}, line {held[0][0]}", QueryError(f"no CSV ({error})", "quotes that close"))
+            again.extendleft(reversed(held[1:]))
             continue
-        if names is None:
-            names = [name.strip().lower() for name in row]
-            if not set(names) & set(_TEXT):
-                found = f"the columns {', '.join(names)[:200] or 'of an empty line'}"
-                report.fail(f"{path}, line 1", QueryError(found, f"one of {', '.join(_TEXT)} among them"))
-                return
-        elif any(cell.strip() for cell in row):
-            cells = {name: cell for name, cell in zip(names, row, strict=False) if cell.strip()}
-            yield f"{path}, line {rows.line_num}", cells
+        if record is None:
+            return
+        yield held[0][0], record
 
 
 def _json(path: Path, stream: BinaryIO, report: RememberReport) -> Iterator[tuple[str, Row]]:

@@ -189,6 +189,29 @@ def test_csv_says_language_and_source_where_it_can(tmp_path: Path):
     assert report.failed == 0
 
 
+def test_a_stray_quote_costs_its_line_and_no_other(tmp_path: Path):
+    rows = [f"sound number {number}" for number in range(3000)]
+    rows[97] = '"' + rows[97]
+    rows[2990] = '"' + rows[2990]  # and one so near to the end that the file's end closes it
+    found, report = read(tmp_path / "a.csv", "caption\n" + "\n".join(rows))
+    assert len(found) == 2998
+    assert [where.split(", ")[-1] for where, _ in report.reasons] == ["line 99", "line 2992"]
+
+
+def test_several_captions_a_sound_are_several(tmp_path: Path):
+    text = (
+        "file_name,caption_1,caption_2,caption_3,lang\na.wav,a dog,,barking,eng\nb.wav,,,,\nc.wav,the sea,waves,,eng\n"
+    )
+    found, report = read(tmp_path / "clotho.csv", text)
+    assert [(one.text, one.language) for one in found] == [
+        ("a dog", "eng"),
+        ("barking", "eng"),
+        ("the sea", "eng"),
+        ("waves", "eng"),
+    ]
+    assert [where.split(", ")[-1] for where, _ in report.reasons] == ["line 3"]  # a sound of which nothing is said
+
+
 @pytest.mark.parametrize("form", ["json", "jsonl", "wrapped"])
 def test_json_of_texts_and_objects(tmp_path: Path, form: str):
     rows = ["a dog", {"text": "la mer", "lang": "fra"}, {"caption": "the sea", "source": "mine"}]
@@ -208,7 +231,14 @@ BAD = {
     "long.txt": (b"a dog\n" + b"x" * 10_000_000 + b"\nthe sea\n", "line 2", "10,000,000 bytes|10,000,001 bytes", 2),
     "longish.txt": (b"a dog\n" + b"x " * 2000 + b"\nthe sea\n", "line 2", "3999 letters", 2),
     "wide.txt": ("a dog\nthe sea\n".encode("utf-16"), "wide.txt", "UTF-16", 0),
+    "bare.txt": ("a dog\nthe sea\n".encode("utf-16-le"), "bare.txt", "UTF-16", 0),
+    "bare.csv": ("caption\na dog\n".encode("utf-16-be"), "bare.csv", "UTF-16", 0),
+    "control.txt": (b"a dog\nthe\x00 sea\nthe\x1b[31m sea\nrain\n", "line 2", "U+0000", 2),
+    "escaped.jsonl": (b'"a\\u0007 dog"\n"rain"\n', "line 1", "U+0007", 1),
     "zeros.txt": (b"", "", "", 0),
+    "zeros.csv": (b"", "", "", 0),
+    "semicolons.csv": (b"caption;lang\na dog;eng\n", "line 1", "by commas", 0),
+    "closed.csv": (b'caption,lang\n"a dog,eng\nrain,eng\n"the sea, calm",eng\n', "line 2", "no CSV", 2),
     "columns.csv": (b"name,words\na,b\n", "line 1", "name, words", 0),
     "quote.csv": (b'caption\n"never closed' + b"x" * 200_000, "line 2", "bytes|no CSV", 0),
     "generated.csv": (b"caption,source\na dog,generated\nthe sea,me\n", "line 2", "generated", 1),
