@@ -93,10 +93,14 @@ class CaptionLesson:
         self._order = np.argsort([len(one) for one in ids], kind="stable")
 
     def __call__(self, step: int, chance: np.random.Generator) -> Mapping[str, Tensor]:
-        """One random stretch of the captions in order of length. Raises ``TrainingError`` where it isn't finite."""
+        """One random stretch of the captions in order of length. Raises ``TrainingError`` where it isn't finite.
+
+        Of a batch's length at either end, the outermost caption is met half as often as the rest, the innermost one and
+        a half times.
+        """
         torch.manual_seed(int(chance.integers(2**31)))  # what dropout drops goes on as it would have
         count = min(self._config.batch, len(self._ids))
-        first = int(chance.integers(-count // 2, len(self._ids) - count // 2))  # the ends are met as often as the rest
+        first = int(chance.integers(-count // 2, len(self._ids) - count // 2))
         rows = self._order[np.clip(first, 0, len(self._ids) - count) :][:count]
         total = self.loss(rows, chance, self._config.smoothing)
         if not torch.isfinite(total):
@@ -161,7 +165,7 @@ def train(
     Args:
         texts: Captions, in any language.
         vectors: Their unit vectors in the bundle's space, any float.
-        config: Sizes, bridging, steps. ``out`` refuses another one, or other texts.
+        config: Sizes, bridging, steps. ``out`` refuses another one, other texts, or their vectors in another space.
         out: The run's folder.
         languages: Of each text; default: all English.
         held_out: What each validation looks at; without it the last weights are returned, else the best.
@@ -171,7 +175,7 @@ def train(
     Raises ``TrainingError`` if the loss isn't finite, or ``out`` holds another run.
     """
     languages = languages or ["eng"] * len(texts)
-    _require_same(out, texts, languages, config)
+    _require_same(out, texts, languages, vectors, config)
     tokenizer = _tokenizer(out, texts, languages, config, tokenizer)
     torch.manual_seed(config.plan.seed)
     decoder = CaptionDecoder(_sizes(config, vectors.shape[1], tokenizer.get_vocab_size()))
@@ -228,6 +232,7 @@ class _Judge:
         self._decoder, self._tokenizer, self._held, self._config, self._out = decoder, tokenizer, held, config, out
         ids = caption_ids(tokenizer, held.texts, held.languages, config.max_tokens)
         self._lesson = CaptionLesson(decoder, ids, held.vectors, config)
+        self._pieces = np.array([len(one) - 1 for one in ids])  # that are to be said: all but the start
         self._rows: list[dict[str, str]] = []
         if (out / "validation.csv").is_file():
             with (out / "validation.csv").open(newline="", encoding="utf-8") as stream:
@@ -250,9 +255,10 @@ class _Judge:
     @torch.no_grad()
     def _loss(self) -> float:
         """In nats a piece, over batches of about equal length, without noise."""
-        order = np.argsort([len(text) for text in self._held.texts], kind="stable")
+        order = np.argsort(self._pieces, kind="stable")
         parts = [order[start : start + 128] for start in range(0, len(order), 128)]
-        return float(sum(float(self._lesson.loss(part, None)) * len(part) for part in parts) / len(order))
+        total = sum(float(self._lesson.loss(part, None)) * int(self._pieces[part].sum()) for part in parts)
+        return total / int(self._pieces.sum())
 
     def _captions(self) -> Mapping[str, float]:
         if self._held.metrics is None:
@@ -301,17 +307,31 @@ def _tokenizer(
     return Tokenizer.from_file(str(path))
 
 
-def _require_same(out: Path, texts: Sequence[str], languages: Sequence[str], config: CaptionerConfig) -> None:
+def _require_same(
+    out: Path, texts: Sequence[str], languages: Sequence[str], vectors: NDArray[Any], config: CaptionerConfig
+) -> None:
     """Keep what the run was begun with. Raises ``TrainingError`` where it was something else."""
     digest = hashlib.sha256(repr(config).encode())
     for pair in zip(texts, languages, strict=True):
         digest.update("\0".join(pair).encode())
-    path, ours = out / "run.json", digest.hexdigest()
+    path, ours = out / "run.json", {"sha256": digest.hexdigest(), "vectors": _digest(vectors, config.bridge)}
     if not path.is_file():
         out.mkdir(parents=True, exist_ok=True)
-        told = json.dumps({"sha256": ours, "texts": len(texts), "config": repr(config)}, indent=2)
+        told = json.dumps({**ours, "texts": len(texts), "config": repr(config)}, indent=2)
         write_atomic(path, lambda draft: draft.write_text(told, encoding="utf-8"))
-    elif json.loads(path.read_text(encoding="utf-8"))["sha256"] != ours:
+    elif any((ours | json.loads(path.read_text(encoding="utf-8")))[key] != ours[key] for key in ours):
         raise TrainingError(
-            f"another run in {out}", "the same texts and settings", "choose another folder, or clear it"
+            f"another run in {out}",
+            "the same texts, vectors and settings",
+            "choose another folder, or clear it",
         )
+
+
+def _digest(vectors: NDArray[Any], bridge: Bridge) -> str:
+    """Of the numbers that ``repr`` leaves out of a large array."""
+    digest = hashlib.sha256()
+    for numbers in (vectors, bridge.matrix, bridge.offset):
+        if numbers is not None:
+            digest.update(f"{numbers.dtype} {numbers.shape}".encode())
+            digest.update(np.ascontiguousarray(numbers))
+    return digest.hexdigest()

@@ -6,6 +6,7 @@ same call goes on where it stopped.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,7 +63,7 @@ def teach(lesson: Lesson, bundle: Bundle, out: Path) -> Mapping[str, Any]:
     torch.set_num_threads(1)  # matrices this small gain nothing by more, and the machine stays of use
     run = out.with_name(out.name + ".run")
     encoders = OnnxEncoders(bundle, "cpu")
-    vectors = _vectors(encoders, lesson.texts, run / "vectors.npy")
+    vectors = _vectors(encoders, lesson.texts, run)
     bridge = _bridge(encoders, lesson)
     held = np.random.default_rng(0).permutation(len(lesson.texts))[: min(HELD_OUT, len(lesson.texts) // 10)]
     rows = np.setdiff1d(np.arange(len(lesson.texts)), held)
@@ -104,10 +105,12 @@ def _spoken(languages: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(set(languages), key=lambda language: (-list(languages).count(language), language)))
 
 
-def _vectors(encoders: OnnxEncoders, texts: Sequence[str], path: Path) -> FloatArray:
-    """The texts' unit vectors ``[n, dim]``, kept in float16 beside the run."""
-    if path.is_file() and len(kept := np.load(path)) == len(texts):
-        return np.asarray(kept, np.float32)
+def _vectors(encoders: OnnxEncoders, texts: Sequence[str], run: Path) -> FloatArray:
+    """The texts' unit vectors ``[n, dim]``, kept in float16 beside the run, by what they are of and in which space."""
+    key = hashlib.sha256("\0".join((encoders.space.space_id, *texts)).encode()).hexdigest()
+    path = run / f"vectors-{key[:12]}.npy"
+    if path.is_file():
+        return np.asarray(np.load(path), np.float32)
     parts = [encoders.text.encode_text(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)]
     found = np.concatenate(parts)
     write_atomic(path, lambda draft: save_array(draft, found.astype(np.float16)))
@@ -121,6 +124,7 @@ def _bridge(encoders: OnnxEncoders, lesson: Lesson) -> Bridge:
     clips = [clip for clip in read_data(lesson.pairs).examples if clip.captions and not clip.member]
     if len(clips) < 2:
         raise QueryError(f"{len(clips)} captioned sounds in {lesson.pairs}", f"{PAIRS}, better more", "name others")
+    clips = [clips[number] for number in np.random.default_rng(0).permutation(len(clips))]  # lists come sorted
     clips = clips[:PAIRS] if lesson.bridging == "noise" else clips
     sounds = normalise(np.stack([vectors.mean(axis=0) for vectors in hear(encoders, [clip.audio for clip in clips])]))
     words = encoders.text.encode_text([clip.captions[0].text for clip in clips])

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from trainer.bridging import Bridge
 from trainer.captioner import (
     CaptionerConfig,
+    CaptionLesson,
     HeldOut,
     TrainingError,
     caption_ids,
@@ -78,14 +79,15 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, held: HeldOut |
         assert torch.equal(value, load(tmp_path / "killed").state_dict()[name]), name
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_save(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_last_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = replace(SMALL, plan=replace(SMALL.plan, steps=40, save_every=10))
     train(TEXTS, VECTORS, config, tmp_path, stop_after=10)
     saved = (tmp_path / "last.pt").read_bytes()
-    broken = VECTORS.copy()
-    broken[:] = np.nan
+    monkeypatch.setattr(CaptionLesson, "loss", lambda *_: torch.tensor(torch.nan))
     with pytest.raises(TrainingError, match="loss of nan at step 10"):
-        train(TEXTS, broken, config, tmp_path)
+        train(TEXTS, VECTORS, config, tmp_path)
     assert (tmp_path / "last.pt").read_bytes() == saved
 
 
@@ -96,6 +98,39 @@ def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
         train(TEXTS[::-1], VECTORS, config, tmp_path)
     with pytest.raises(TrainingError, match="another run in"):
         train(TEXTS, VECTORS, replace(config, bridge=Bridge(sigma=0.5)), tmp_path)
+    with pytest.raises(TrainingError, match="the same texts, vectors"):  # the same texts of another space
+        train(TEXTS, -VECTORS, config, tmp_path)
+    train(TEXTS, VECTORS, config, tmp_path)
+
+
+def test_another_adapter_is_another_run(tmp_path: Path) -> None:
+    """Of a large matrix, ``repr`` shows the corners alone."""
+    dim = 64
+    vectors = np.eye(len(TEXTS), dim, dtype=np.float32)
+    matrix = np.eye(dim, dtype=np.float32)
+    config = replace(SMALL, bridge=Bridge(0.01, matrix), plan=replace(SMALL.plan, steps=1))
+    train(TEXTS, vectors, config, tmp_path)
+    other = matrix.copy()
+    other[dim // 2, dim // 2] = 2
+    changed = replace(config, bridge=Bridge(0.01, other))
+    assert repr(changed) == repr(config)
+    with pytest.raises(TrainingError, match="another run in"):
+        train(TEXTS, vectors, changed, tmp_path)
+
+
+def test_a_validation_loss_counts_each_piece_once(tmp_path: Path) -> None:
+    """Over several batches, as over one: the mean of all pieces."""
+    texts = [" ".join(["rain"] * (1 + number % 9)) for number in range(200)]
+    vectors = np.random.default_rng(1).standard_normal((200, 16)).astype(np.float32)
+    config = replace(SMALL, validate=1, plan=replace(SMALL.plan, steps=1, average=0.0))
+    decoder = train(TEXTS, VECTORS, config, tmp_path, held_out=HeldOut(texts, vectors, ["eng"] * 200))
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    ids = caption_ids(tokenizer, texts, ["eng"] * 200, config.max_tokens)
+    with (tmp_path / "validation.csv").open(newline="") as stream:
+        [row] = csv.DictReader(stream)
+    with torch.no_grad():
+        whole = float(CaptionLesson(decoder, ids, vectors, config).loss(np.arange(200), None))
+    assert float(row["loss"]) == pytest.approx(whole, rel=1e-4)
 
 
 def test_texts_come_back_from_their_pieces() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from earshot.commands import app
 from engine.bundle import open_bundle
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError, QueryError
+from engine.fakes import FakeEncoders
 from trainer.bridging import sigma_of_pairs
 from trainer.captioner import TrainingError
-from trainer.teach_captions import Lesson, _bridge
+from trainer.teach_captions import Lesson, _bridge, _vectors
 
 TEXTS = [f"{what} {where}" for what in ("a dog barks", "rain falls") for where in ("indoors", "at night", "far away")]
 
@@ -93,6 +96,16 @@ def test_the_gap_is_estimated_from_pairs(pairs: Path) -> None:
     sounds = words @ adapted.matrix + adapted.offset
     assert sigma_of_pairs(sounds, words) > 0
     np.testing.assert_allclose((words + shifted.offset).mean(axis=0), sounds.mean(axis=0), atol=1e-5)
+
+
+def test_vectors_of_one_space_are_not_those_of_another(tmp_path: Path) -> None:
+    """As many texts, in the same run's folder: neither another bundle's vectors nor other texts' are taken."""
+    encoders = OnnxEncoders(open_bundle("starter"), "cpu", threads=1)
+    ours = _vectors(encoders, TEXTS[:2], tmp_path)
+    assert np.array_equal(_vectors(encoders, TEXTS[:2], tmp_path), ours)
+    other = SimpleNamespace(space=replace(encoders.space, space_id="other@000000000000"), text=FakeEncoders())
+    assert _vectors(other, TEXTS[:2], tmp_path).shape != ours.shape
+    assert not np.array_equal(_vectors(encoders, TEXTS[1:3], tmp_path), ours)
 
 
 def test_what_cannot_be_learnt_is_refused(captions: Path, tmp_path: Path) -> None:
