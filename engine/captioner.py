@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -20,6 +19,7 @@ from engine.bundle import Bundle, Calibration, CaptionerPart
 from engine.decoding import CachedSteps
 from engine.encoders import Encoders
 from engine.errors import BundleError, QueryError, SelfTestError, SpaceMismatchError
+from engine.eventless import anchors_in, eventless_of, kept_in
 from engine.projection import (
     EVIDENCE,
     Laid,
@@ -42,17 +42,6 @@ GOLDEN_TOLERANCE = 0.05
 #: Among so many of the nearest a caption of the language is looked for; those of languages that nobody named fit any.
 _NEAR, _UNNAMED = 256, ("", "und")
 _PULL = "copy or export the bundle again"
-#: What is said of sounds without an event.
-NO_EVENT = {
-    "eng": ("silence", "steady noise"),
-    "fra": ("silence", "bruit continu"),
-    "deu": ("Stille", "gleichmäßiges Rauschen"),
-    "spa": ("silencio", "ruido continuo"),
-    "nld": ("stilte", "aanhoudende ruis"),
-    "cat": ("silenci", "soroll continu"),
-    "jpn": ("無音", "一定の雑音"),
-    "zho": ("寂静", "持续的噪声"),
-}
 
 
 class Remembering(Protocol):
@@ -117,7 +106,8 @@ class Captioner:
             no_repeat=part.no_repeat,
             banned=frozenset(map(self._tokenizer.piece, ("[PAD]", "[UNK]", *map("[{}]".format, part.languages)))),
         )
-        self._silence, self._noise = self._anchors(bundle)
+        self._eventless = kept_in(bundle)
+        self._self_test(bundle)
 
     def caption(self, vectors: FloatArray) -> list[Caption]:
         """Unit vectors of sounds ``[n, dim]`` -> n captions."""
@@ -132,24 +122,12 @@ class Captioner:
             yield from self._batch(vectors[first : first + BATCH])
 
     def _batch(self, vectors: FloatArray) -> list[Caption]:
-        found: list[Caption | None] = [self._without_event(vector) for vector in vectors]
+        found = [self._eventless.said(vector, self.language) for vector in vectors]
         rows = [number for number, one in enumerate(found) if one is None]
         if rows:
             for row, caption in zip(rows, self._said(vectors[rows]), strict=True):
                 found[row] = caption
         return [caption for caption in found if caption is not None]
-
-    def _without_event(self, vector: FloatArray) -> Caption | None:
-        """What is said of silence and of noise, if it is either."""
-        words = NO_EVENT.get(self.language, NO_EVENT["eng"])
-        for anchors, floor, text in (
-            (self._silence, self._part.silence, words[0]),
-            (self._noise, self._part.noise, words[1]),
-        ):
-            likeness = float((anchors @ vector).max(initial=-1.0))
-            if likeness >= floor:
-                return Caption(text, min(likeness, 1.0), self.language)
-        return None
 
     def _said(self, vectors: FloatArray) -> list[Caption]:
         """Captions of sounds ``[n, dim]``, in one batch of all their beams."""
@@ -222,24 +200,21 @@ class Captioner:
     def _text(self, hypothesis: Hypothesis) -> str:
         return self._tokenizer.text(hypothesis.pieces)
 
-    def _anchors(self, bundle: Bundle) -> tuple[FloatArray, FloatArray]:
-        """Vectors of silence and of noise, ``[m, dim]`` each; the graphs are put to their self-test beside them."""
-        path = bundle.path(self._part.anchors)
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-                silence, noise, points, scores = (kept[name] for name in ("silence", "noise", "points", "scores"))
-        except (ValueError, OSError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
-            raise BundleError(f"{path} ({error})", "silence, noise, points and scores", _PULL) from error
+    def _self_test(self, bundle: Bundle) -> None:
+        """Put the graphs to their self-test. Raises ``BundleError``, ``SelfTestError``."""
+        golden = anchors_in(bundle, self._part.anchors)
         start = self._tokenizer.piece(f"[{self._part.languages[0]}]")
-        found, _ = self._steps(points, start).begin(scores.shape[-1])
-        moved = float(np.abs(found[:, 0] - scores).max())
+        found, _ = self._steps(golden["points"], start).begin(golden["scores"].shape[-1])
+        moved = float(np.abs(found[:, 0] - golden["scores"]).max())
         if not moved <= GOLDEN_TOLERANCE:
             raise SelfTestError(f"log-probabilities {moved:.3f} off the golden", f"at most {GOLDEN_TOLERANCE}", _PULL)
-        return silence, noise
 
 
 class RetrievalCaptioner:
-    """For a bundle that can't put a vector into words: the nearest caption that is remembered, word for word."""
+    """For a bundle that can't put a vector into words: the nearest caption that is remembered, word for word.
+
+    Silence and noise are called so, as ``Captioner`` does.
+    """
 
     notes = ("this bundle has no decoder for that: captions are the nearest of those remembered, word for word",)
     strategy: Strategy = "nearest"
@@ -249,10 +224,12 @@ class RetrievalCaptioner:
         if not memory.count():
             raise nothing_remembered()
         self._encoders, self._memory, self._language = encoders, memory, language
+        self._eventless = eventless_of(encoders)
 
     def caption(self, vectors: FloatArray) -> list[Caption]:
         """Unit vectors of sounds ``[n, dim]`` -> n captions; an empty one where none near is of the language."""
-        return [self._nearest(vector) for vector in vectors]
+        language = self._language or "eng"
+        return [self._eventless.said(vector, language) or self._nearest(vector) for vector in vectors]
 
     def _nearest(self, vector: FloatArray) -> Caption:
         near = self._memory.nearest(vector, _NEAR)

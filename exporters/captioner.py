@@ -19,11 +19,12 @@ from engine.bundle import Calibration, file_sha256, open_bundle, require_free
 from engine.decoding import CachedSteps
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError
+from engine.eventless import heard_by
 from engine.session import KeepingSession, Session
 from engine.types import FloatArray, Strategy
 from exporters.captiongraph import decoder_model, prefix_model
 from exporters.decoder import CaptionDecoder
-from exporters.parity import FP32_TOLERANCE, ParityError, pink_noise, probes
+from exporters.parity import FP32_TOLERANCE, ParityError
 from exporters.store import pack, round_to_bytes
 
 PREFIX, DECODER = "caption_prefix.onnx", "caption_decoder.onnx"
@@ -67,7 +68,8 @@ def export_captioner(
     (bundle / TOKENIZER).write_bytes(tokenizer.read_bytes())
     start = Tokenizer.from_file(str(tokenizer)).token_to_id(f"[{settings.languages[0]}]")
     golden = _checked(decoder, rounded, bundle, start)
-    floors, anchors = without_event(OnnxEncoders(opened, "cpu"))
+    eventless = heard_by(OnnxEncoders(opened, "cpu").audio, opened.manifest.space)
+    anchors = {"silence": eventless.silence, "noise": eventless.noise}
     np.savez_compressed(bundle / ANCHORS, **anchors, points=golden.points, scores=golden.scores)
     section = {
         "prefix": PREFIX,
@@ -77,7 +79,8 @@ def export_captioner(
         "space_id": space_id,
         "max_tokens": decoder.config.max_tokens,
         **asdict(settings),
-        **floors,
+        "silence": eventless.silence_floor,
+        "noise": eventless.noise_floor,
         "parity": {"storage_nats": golden.storage, "graph_nats": golden.graph},
         "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
     }
@@ -143,31 +146,3 @@ def _stepwise(bundle: Path, points: FloatArray, ids: IntArray, pieces: int) -> t
         if place + 1 < ids.shape[1]:
             scores, order = steps.advance(ids[:, place + 1 : place + 2], np.zeros((len(ids), 1), np.int64), pieces)
     return np.stack(found, axis=1), first
-
-
-def without_event(encoders: OnnxEncoders) -> tuple[dict[str, float], dict[str, FloatArray]]:
-    """Vectors of ``silence`` and of ``noise``, ``[m, dim]`` each, and from which cosine on a sound is one of them.
-
-    That is the least likeness between cuts of one kind, less a little, yet always nearer to it than to the likeliest
-    of sounds that are neither.
-    """
-    space = encoders.space
-    size, chance = space.window_samples, np.random.default_rng(11)
-    # The faint ones are less than a step of 16 bits.
-    silence = [np.zeros(size), *(level * chance.standard_normal(size) for level in (1e-6, 1e-5) * 3)]
-    levels = (0.02, 0.1, 0.3, 0.03, 0.2, 0.06) * 2
-    noise = [level * np.clip(chance.standard_normal(size), -3, 3) for level in levels]
-    noise += [level * 10 * pink_noise(size, chance) for level in levels]
-    made = probes(size, space.sample_rate_hz)
-    events = [made[name] for name in ("chirp", "low tone", "tone", "high tone", "click", "bursts", "square")]
-    vectors = {
-        name: encoders.audio.encode_audio(np.stack(sounds).astype(np.float32))
-        for name, sounds in {"silence": silence, "noise": noise, "events": events}.items()
-    }
-    floors, kept = {}, {}
-    for name in ("silence", "noise"):
-        kept[name], others = vectors[name][::2], vectors[name][1::2]
-        same = float((others @ kept[name].T).max(axis=1).min())
-        other = float((vectors["events"] @ kept[name].T).max())
-        floors[name] = max(same - 0.02, (same + other) / 2)
-    return floors, kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from typer.testing import CliRunner
 
 from earshot.commands import app
 from engine.bundle import STARTER_DIR, Calibration, open_bundle
-from engine.captioner import NO_EVENT, Captioner, RetrievalCaptioner
+from engine.captioner import Captioner, RetrievalCaptioner
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError, ManifestError, QueryError, SelfTestError, SpaceMismatchError
+from engine.eventless import NO_EVENT, heard_by
+from engine.fakes import FakeEncoders, band_word
 from engine.types import Caption, FloatArray, Remembered
 from exporters.captioner import CaptionSettings, calibrate_captions, export_captioner
 from exporters.decoder import CaptionDecoder, DecoderConfig
+from exporters.parity import pink_noise
 from trainer.captioner import learn_pieces
 
 TEXTS = ["a dog barks", "rain on a roof", "un chien aboie", "la pluie tombe", "a bell rings twice"]
@@ -136,19 +140,48 @@ def test_a_caption_depends_on_its_sound_alone(made: Path, encoders: OnnxEncoders
     assert len({caption.text for caption in together}) > 1
 
 
+def _eventless(encoders: OnnxEncoders) -> FloatArray:
+    """Vectors of two silences and of nine noises, white, pink and brown."""
+    chance, size = np.random.default_rng(123), encoders.space.window_samples
+    white = np.clip(chance.standard_normal((3, size)), -3, 3)
+    brown = np.cumsum(white, axis=1)
+    brown -= np.linspace(brown[:, 0], brown[:, -1], size, axis=1)  # ends where it began: no step, no slope
+    brown /= brown.std(axis=1, keepdims=True)
+    pink = np.stack([10 * pink_noise(size, chance) for _ in range(3)])
+    levels = np.array([[0.02], [0.05], [0.2]])
+    sounds = [np.zeros((1, size)), np.full((1, size), 0.3), *(levels * noise for noise in (white, pink, brown))]
+    return encoders.audio.encode_audio(np.clip(np.concatenate(sounds), -1, 1).astype(np.float32))
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_silence_and_noise_have_no_event(made: Path, encoders: OnnxEncoders, memory: Memory, language: str) -> None:
     """Whatever is remembered, and whatever the decoder would say: this one says nonsense."""
-    chance, size = np.random.default_rng(123), encoders.space.window_samples
-    sounds = [
-        np.zeros(size),
-        np.full(size, 0.3),
-        *(level * chance.standard_normal(size) for level in (0.01, 0.05, 0.2)),
-    ]
-    vectors = encoders.audio.encode_audio(np.stack(sounds).astype(np.float32))
-    said = [one.text for one in _captioner(made, encoders, memory, language=language).caption(vectors)]
-    silence, noise = NO_EVENT[language]
-    assert said == [silence, silence, noise, noise, noise]
+    expected = [NO_EVENT[language][0]] * 2 + [NO_EVENT[language][1]] * 9
+    for captioner in (
+        _captioner(made, encoders, memory, language=language),
+        RetrievalCaptioner(encoders, memory, language),
+    ):
+        assert [one.text for one in captioner.caption(_eventless(encoders))] == expected
+
+
+def test_silence_and_noise_have_no_event_where_the_bundle_never_heard_of_captions(memory: Memory) -> None:
+    """Its tower is asked what it makes of them; what is no noise is told as ever."""
+    bundle = open_bundle(STARTER_DIR)
+    silent = replace(bundle, manifest=replace(bundle.manifest, captioner=None))
+    encoders = OnnxEncoders(silent, "cpu", threads=1)
+    captioner = RetrievalCaptioner(encoders, memory)
+    assert [one.text for one in captioner.caption(_eventless(encoders))] == ["silence"] * 2 + ["steady noise"] * 9
+    assert {one.text for one in captioner.caption(_sounds(encoders, 8))} <= set(TEXTS)
+
+
+def test_where_a_tower_can_not_tell_noise_from_tones_nothing_is_called_noise() -> None:
+    fake = FakeEncoders()
+    found = heard_by(fake.audio, fake.space)
+    for hz in (63, 125, 250, 500, 1000, 2000):
+        assert found.said(fake.encode_text([band_word(hz)])[0], "eng") is None
+    said = found.said(fake.encode_text(["silence"])[0], "fra")
+    assert said is not None
+    assert said.text == NO_EVENT["fra"][0]
 
 
 def test_strategies_put_other_points_into_words(made: Path, encoders: OnnxEncoders, memory: Memory) -> None:

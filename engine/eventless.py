@@ -1,0 +1,137 @@
+"""Sounds without an event: what an audio tower makes of silence and of steady noise, and what is said of either.
+
+A place, not a threshold on evidence: the nearest of thousands of captions is always rather near. So whoever puts sounds
+into words, by a decoder or by the nearest caption, asks here first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from zipfile import BadZipFile
+
+import numpy as np
+
+from engine.bundle import Bundle
+from engine.encoders import AudioEncoder, Encoders
+from engine.errors import BundleError
+from engine.types import Caption, FloatArray, Space
+
+#: What is said of sounds without an event: of silence, of noise.
+NO_EVENT = {
+    "eng": ("silence", "steady noise"),
+    "fra": ("silence", "bruit continu"),
+    "deu": ("Stille", "gleichmäßiges Rauschen"),
+    "spa": ("silencio", "ruido continuo"),
+    "nld": ("stilte", "aanhoudende ruis"),
+    "cat": ("silenci", "soroll continu"),
+    "jpn": ("無音", "一定の雑音"),
+    "zho": ("寂静", "持续的噪声"),
+}
+#: A floor that no cosine reaches: where a tower can't tell noise from a tone, nothing is called noise.
+NEVER = 2.0
+#: Loudness of noise, as the deviation of its samples; the power of its colours falls with so many powers of frequency.
+_LEVELS = (0.02, 0.1, 0.3, 0.03, 0.2, 0.06) * 2
+_WHITE, _PINK, _BROWN = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Eventless:
+    """Vectors of ``silence`` and ``noise``, ``[m, dim]`` each; from which cosine with one on a sound is called so."""
+
+    silence: FloatArray
+    noise: FloatArray
+    silence_floor: float
+    noise_floor: float
+
+    def said(self, vector: FloatArray, language: str) -> Caption | None:
+        """What is said of a sound ``[dim]``, if it is either; in English where nobody knows the words."""
+        words = NO_EVENT.get(language, NO_EVENT["eng"])
+        for anchors, floor, text in (
+            (self.silence, self.silence_floor, words[0]),
+            (self.noise, self.noise_floor, words[1]),
+        ):
+            likeness = float((anchors @ vector).max(initial=-1.0))
+            if likeness >= floor:
+                return Caption(text, min(likeness, 1.0), language if language in NO_EVENT else "eng")
+        return None
+
+
+def eventless_of(encoders: Encoders) -> Eventless:
+    """As the bundle of these encoders has it, or else as their audio tower hears it now.
+
+    Raises ``BundleError`` for a bundle whose anchors can't be read, and what the tower raises.
+    """
+    bundle: Bundle | None = getattr(encoders, "bundle", None)
+    part = bundle.manifest.captioner if bundle is not None else None
+    if bundle is not None and part is not None and part.space_id == encoders.space.space_id:
+        return kept_in(bundle)
+    return heard_by(encoders.audio, encoders.space)
+
+
+def kept_in(bundle: Bundle) -> Eventless:
+    """What a bundle with a captioner knows. Raises ``BundleError``."""
+    part = bundle.manifest.captioner
+    assert part is not None, "asked of a bundle with a captioner"
+    kept = anchors_in(bundle, part.anchors)
+    return Eventless(kept["silence"], kept["noise"], part.silence, part.noise)
+
+
+def anchors_in(bundle: Bundle, name: str) -> dict[str, FloatArray]:
+    """``silence``, ``noise``, ``points`` and ``scores`` of a bundle's file of anchors. Raises ``BundleError``."""
+    path = bundle.path(name)
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+            return {key: kept[key] for key in ("silence", "noise", "points", "scores")}
+    except (ValueError, OSError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+        raise BundleError(
+            f"{path} ({error})", "silence, noise, points and scores", "copy or export the bundle again"
+        ) from error
+
+
+def heard_by(tower: AudioEncoder, space: Space) -> Eventless:
+    """What an audio tower makes of silence and of white, pink and brown noise.
+
+    A floor is the least likeness between cuts of one kind, less a little, yet always nearer to it than to the likeliest
+    of sounds that are neither.
+    """
+    size, chance = space.window_samples, np.random.default_rng(11)
+    # The faint ones are less than a step of 16 bits.
+    silence = [np.zeros(size), *(level * chance.standard_normal(size) for level in (1e-6, 1e-5) * 3)]
+    noise = [_noise(size, level, colour, chance) for colour in (_WHITE, _PINK, _BROWN) for level in _LEVELS]
+    events = _events(size, space.sample_rate_hz, chance)
+    heard = tower.encode_audio(np.stack([*silence, *noise, *events]).astype(np.float32))
+    silent, noisy, neither = np.split(heard, [len(silence), len(silence) + len(noise)])
+    floors = [_floor(kind[::2], kind[1::2], neither) for kind in (silent, noisy)]
+    return Eventless(silent[::2], noisy[::2], *floors)
+
+
+def _floor(kept: FloatArray, others: FloatArray, events: FloatArray) -> float:
+    """The cosine with one of ``kept`` that all of ``others``, of the same kind, reach, and no event does."""
+    same = float((others @ kept.T).max(axis=1).min())
+    other = float((events @ kept.T).max())
+    return max(same - 0.02, (same + other) / 2) if same > other else NEVER
+
+
+def _noise(size: int, level: float, colour: int, chance: np.random.Generator) -> FloatArray:
+    """Steady noise ``[size]`` whose power falls with the ``colour``-th power of the frequency."""
+    spectrum = np.fft.rfft(np.clip(chance.standard_normal(size), -3, 3))
+    spectrum[0] *= colour == _WHITE
+    noise = np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), 1) ** (colour / 2), size)
+    return np.asarray(np.clip(level * noise / noise.std(), -1, 1), np.float32)
+
+
+def _events(size: int, rate_hz: int, chance: np.random.Generator) -> list[FloatArray]:
+    """Sounds ``[size]`` that are neither: a chirp, tones, a click, bursts, a square wave."""
+    t = np.arange(size) / rate_hz
+    click = np.zeros(size)
+    click[size // 3] = 1.0
+    bursts = 0.3 * chance.standard_normal(size) * ((t * 3) % 1 < 0.3)
+    return [
+        np.sin(2 * np.pi * (80 * t + (0.45 * rate_hz - 80) / 2 / t[-1] * t * t)),
+        np.sin(2 * np.pi * 131 * t),
+        0.3 * np.sin(2 * np.pi * 1003.7 * t),
+        0.3 * np.sin(2 * np.pi * 0.46 * rate_hz * t),
+        click,
+        np.clip(bursts, -1, 1),
+        0.9 * np.sign(np.sin(2 * np.pi * 220.5 * t)),
+    ]
