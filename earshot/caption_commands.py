@@ -65,7 +65,9 @@ def remember(
     if as_json:
         show.print_json(report.to_dict())
     else:
-        show.say(f"{report.remembered} captions remembered, {report.known} known already, {report.failed} of no use")
+        show.say(
+            f"{show.many(report.remembered, 'caption')} remembered, {report.known} known already, {report.failed} of no use"
+        )
         show.print_failures("left out", report.reasons)
     if report.failed:
         raise typer.Exit(EXIT_FAILED_FILES)
@@ -94,12 +96,12 @@ def forget(
     with open_library(library) as opened:
         if not (source or lang or yes):
             count = opened.remembers()
-            typer.confirm(f"Forget all {count} captions?", abort=True, err=True)
+            typer.confirm(f"Forget all {count:,} captions?", abort=True, err=True)
         forgotten = opened.forget(source=source, lang=lang, wait_s=patience_s(as_json), on_wait=show.waiting)
     if as_json:
         show.print_json({"forgotten": forgotten})
     else:
-        show.say(f"{forgotten} captions forgotten")
+        show.say(f"{show.many(forgotten, 'caption')} forgotten")
 
 
 class FormatChoice(StrEnum):
@@ -136,7 +138,7 @@ def captions(
     if not report.sounds:
         show.remark("no sound has captions yet: `earshot index FOLDER --caption` makes them", style="yellow")
     elif out is not None or form is FormatChoice.sidecar:
-        show.remark(f"{report.captions} captions of {report.sounds} sounds written")
+        show.remark(f"{show.many(report.captions, 'caption')} of {show.many(report.sounds, 'sound')} written")
     show.print_failures("not written", report.failed, most=len(report.failed))
     if report.failed:
         raise typer.Exit(EXIT_FAILED_FILES)

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal, TypeAlias
 import numpy as np
 
 from engine.errors import LibraryError
+from engine.formats import SIDECAR_SUFFIX
 from engine.memory.base import Memory
 from engine.types import Caption, Clause, Filter, Payload
 from indexer.captions import Heard, Run, of_file, runs
@@ -22,8 +23,7 @@ from indexer.paths import text_path
 from indexer.payload import of_contents
 
 Format: TypeAlias = Literal["csv", "json", "sidecar"]
-COLUMNS = ("path", "start_s", "end_s", "caption", "score")
-SUFFIX = ".caption.txt"
+COLUMNS = ("path", "start_s", "end_s", "caption", "score", "unsure")
 _NO_VECTOR = np.empty(0, np.float32)
 _CAPTIONED = Filter((Clause("window", "=", 0), Clause("captions", "!=", 0.0)))  # no text is a number
 
@@ -47,6 +47,8 @@ class SoundCaptions:
                     "end_s": round(run.end_s, 3),
                     "caption": run.text,
                     "score": round(run.score, 4),
+                    "language": run.language,
+                    "unsure": run.unsure,
                 }
                 for run in self.moments
             ],
@@ -75,8 +77,13 @@ def captioned_sounds(memory: Memory) -> Iterator[SoundCaptions]:
 def _runs(said: Sequence[Payload]) -> list[Run]:
     """The runs of what is said of a sound's windows, by their payloads in order; those without words are left out."""
     heard = [Heard(int(w["window"]), float(w["start_s"]), float(w["end_s"]), _NO_VECTOR) for w in said]
-    captions = [Caption(w.get("caption") or "", float(w.get("caption_score") or 0.0), "") for w in said]
+    captions = [_caption(one) for one in said]
     return [run for run in runs(heard, captions) if run.text]
+
+
+def _caption(said: Payload) -> Caption:
+    score, language = float(said.get("caption_score") or 0.0), str(said.get("caption_language") or "")
+    return Caption(said.get("caption") or "", score, language, unsure=bool(said.get("caption_unsure")))
 
 
 def export_captions(sounds: Iterable[SoundCaptions], form: Format, out: Path | None, to: IO[str]) -> ExportReport:
@@ -116,7 +123,8 @@ def _write_csv(sounds: Iterable[SoundCaptions], stream: IO[str]) -> None:
     for sound in sounds:
         for path in sound.paths:
             rows.writerows(
-                (path, f"{run.start_s:.3f}", f"{run.end_s:.3f}", run.text, f"{run.score:.4f}") for run in sound.moments
+                (path, f"{run.start_s:.3f}", f"{run.end_s:.3f}", run.text, f"{run.score:.4f}", "yes" * run.unsure)
+                for run in sound.moments
             )
 
 
@@ -133,7 +141,7 @@ def _write_sidecars(sound: SoundCaptions, out: Path | None, report: ExportReport
     text = "".join(f"{caption}\n" for caption in sound.captions)
     for path in map(text_path, sound.paths):
         beside = path if out is None else out / path.relative_to(path.anchor)
-        sidecar = beside.with_name(beside.name + SUFFIX)
+        sidecar = beside.with_name(beside.name + SIDECAR_SUFFIX)
         try:
             if out is not None:
                 sidecar.parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def captioner(
     if as_json:
         show.print_json({"bundle": str(target), "captions": len(said), "captioner": section})
     else:
-        show.say(f"{target}: has learnt from {len(said)} captions, noise {section['sigma']:.3g}")
+        show.say(f"{target}: has learnt from {show.many(len(said), 'caption')}, noise {section['sigma']:.3g}")
     show.print_failures("left out", report.reasons)
     if report.failed:
         raise typer.Exit(EXIT_FAILED_FILES)

@@ -173,7 +173,8 @@ def moments_table(moments: Sequence[Moment], base: Path | None = None, roomy: bo
         if moment.title:
             file.append(typeset(f"  “{printable(moment.title)}”"), style="dim")
         if moment.caption:
-            file.append(f"  {printable(moment.caption)}", style="italic")
+            unsure = "  (unsure)" if moment.caption_unsure else ""
+            file.append(f"  {printable(moment.caption)}{unsure}", style="dim italic" if unsure else "italic")
         if len(moment.paths) > 1:
             file.append(f"  (+{len(moment.paths) - 1} copies)", style="dim")
         where = f"{clock(moment.start_s)} - {clock(moment.end_s)}"
@@ -237,6 +238,11 @@ def steps_progress(show: bool) -> Iterator[Callable[[str, int, int], None]]:
             bar.update(task, description=f"{step} {done}/{total}", completed=done, total=total)
 
         yield draw
+
+
+def many(count: int, what: str) -> str:
+    """How many of what there are, of a noun that takes an s."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 @contextmanager

@@ -11,3 +11,6 @@ _VIDEO = ".mp4 .m4v .mov .mkv .webm .avi .wmv .mpg .mpeg .mts .m2ts .flv .3gp .o
 
 AUDIO_SUFFIXES = frozenset(f"{_LOSSLESS} {_LOSSY} {_VIDEO}".split())
 """Extensions, in lower case and with their dot, of files that are taken for sound."""
+
+SIDECAR_SUFFIX = ".caption.txt"
+"""What follows the whole name of a sound in that of the file that says what is heard in it."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from engine.errors import LibraryError
-from engine.formats import AUDIO_SUFFIXES
+from engine.formats import AUDIO_SUFFIXES, SIDECAR_SUFFIX
 
 _NAMEABLE_SUFFIX = re.compile(r"\.(?=.*[a-z])[a-z0-9_+-]{1,10}")
 _KINDS = {stat.S_IFIFO: "a fifo", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
@@ -83,7 +83,7 @@ def scan(roots: Sequence[str | Path]) -> Iterator[Found | LeftOut]:
     """Walk files and folders, in the order given, each folder sorted by name.
 
     A file named as a root is taken whatever its name; below a folder, hidden files and folders, ``._*``,
-    ``__MACOSX`` and files without an audio extension are left out. Symlinks are followed after everything that is
+    ``__MACOSX`` and files without an audio extension are left out; sidecars of captions are not even told of. Symlinks are followed after everything that is
     really below the roots, and no real folder is visited twice. Roots may overlap: every file is given once.
 
     A root that we may not reach is left out; one that does not exist raises ``LibraryError`` at the call, before
@@ -155,6 +155,8 @@ class _Walk:
         for name in names:
             if (identity, name) in self._given:  # a root of its own: given there, once
                 continue
+            if name.endswith(SIDECAR_SUFFIX) and _suffix(name[: -len(SIDECAR_SUFFIX)]) in AUDIO_SUFFIXES:
+                continue  # our own
             path = os.path.join(folder, name)
             if reason := _unwanted(name):
                 yield LeftOut(Path(path), reason)

@@ -33,19 +33,21 @@ class Said:
 def read_said(path: Path) -> dict[str, str]:
     """Clip -> caption, from CSV, TSV, JSON or JSONL; of several captions of a clip the one with the best ``score``.
 
+    Also what `earshot caption --json` and `earshot export captions` write; of the latter, each of a sound's ``paths``.
     Raises ``SaidError`` naming the line that can't be read.
     """
     best: dict[str, tuple[float, str]] = {}
     for place, row in _rows(path):
-        clip = next((row[key] for key in CLIP_KEYS if row.get(key)), None)
+        clips = next(([row[key]] for key in CLIP_KEYS if row.get(key)), row.get("paths"))
         told = [pair for key in CAPTION_KEYS for pair in _captions(row.get(key), row.get("score"))]
-        if not isinstance(clip, str) or not told:
+        if not (clips and isinstance(clips, list) and all(isinstance(clip, str) for clip in clips) and told):
             raise SaidError(
                 f"{place} with {', '.join(map(str, row)) or 'nothing'}",
                 f"one of {', '.join(CLIP_KEYS)} and one of {', '.join(CAPTION_KEYS)}",
                 "name the columns so",
             )
-        best[clip] = max([*told, *([best[clip]] if clip in best else [])], key=lambda pair: pair[0])
+        for clip in clips:
+            best[clip] = max([*told, *([best[clip]] if clip in best else [])], key=lambda pair: pair[0])
     if not best:
         raise SaidError(f"no captions in {path}", "at least one", "caption some clips first")
     return {clip: text for clip, (_, text) in best.items()}

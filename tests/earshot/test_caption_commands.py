@@ -31,6 +31,9 @@ def test_remember_count_and_forget(run, tmp_path: Path):
     report = json.loads(run("remember", str(tmp_path / "a.txt"), "--lang", "eng", "--source", "me", "--json", status=3))
     assert (report["remembered"], report["known"], report["failed"]) == (2, 0, 1)
     assert report["reasons"][0]["where"].endswith("a.txt, line 4")
+    (tmp_path / "b.txt").write_text("rain")
+    assert "1 caption remembered" in run("remember", str(tmp_path / "b.txt"), "--source", "rain")
+    assert run("forget", "--source", "rain").strip() == "1 caption forgotten"
     assert "2 known already" in run("remember", str(tmp_path / "a.txt"), "--lang", "eng", status=3)
     assert json.loads(run("status", "--json"))["captions"] == 2
     run("forget", status=1, typed="n\n")

@@ -49,6 +49,7 @@ def test_what_is_left_out_has_its_reason(tmp_path: Path) -> None:
     make(
         tmp_path, "._a.wav", "__MACOSX/a.wav", ".hidden.wav", ".git/b.wav", "notes.TXT", "README", "x.wav ~!", "ok.wav"
     )
+    make(tmp_path, "ok.wav.caption.txt", "notes.caption.txt")  # of these, the first is a sidecar of ours
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
     assert left_out(tmp_path) == {
@@ -57,6 +58,7 @@ def test_what_is_left_out_has_its_reason(tmp_path: Path) -> None:
         ".hidden.wav": "hidden",
         ".git": "hidden",
         "notes.TXT": "not audio (.txt)",
+        "notes.caption.txt": "not audio (.txt)",
         "README": "not audio (no extension)",
         "x.wav ~!": "not audio (other)",
         "pipe.wav": "a fifo",

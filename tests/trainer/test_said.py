@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 
+from earshot.caption_export import SoundCaptions, export_captions
+from indexer.captions import Run
 from trainer.examples import Caption, Example
 from trainer.said import Said, SaidError, beside, read_said
 
@@ -38,6 +41,16 @@ def test_of_a_clips_moments_the_surest_speaks(tmp_path: Path) -> None:
     assert read_said(write(tmp_path / "b.json", json.dumps({"files": told}))) == {"a.wav": "a dog barks"}
 
 
+def test_what_is_exported_is_read(tmp_path: Path) -> None:
+    """The surest moment speaks for each path of the sound, though `captions` without scores stand beside."""
+    runs = (Run(0, 0, 0.0, 2.0, "rain", 0.4), Run(1, 1, 2.0, 4.0, "a dog barks", 0.6))
+    sounds = [SoundCaptions(("/a.wav", "/b.wav"), ("rain", "a dog barks"), runs)]
+    for form in ("json", "csv"):
+        out = tmp_path / f"said.{form}"
+        export_captions(sounds, form, out, io.StringIO())
+        assert read_said(out) == {"/a.wav": "a dog barks", "/b.wav": "a dog barks"}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "found"),
     [
@@ -45,6 +58,7 @@ def test_of_a_clips_moments_the_surest_speaks(tmp_path: Path) -> None:
         ("a.csv", "path,caption\n", "no captions in"),
         ("a.jsonl", '{"path": "a.wav", "caption": "rain"}\n{"path"\n', "a.jsonl:2"),
         ("a.json", '["rain"]', "entry 1: str"),
+        ("a.json", '[{"paths": [1], "captions": ["rain"]}]', "entry 1 with paths, captions"),
         ("a.json", "7", "int"),
     ],
 )
