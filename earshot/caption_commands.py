@@ -65,9 +65,8 @@ def remember(
     if as_json:
         show.print_json(report.to_dict())
     else:
-        show.say(
-            f"{show.many(report.remembered, 'caption')} remembered, {report.known} known already, {report.failed} of no use"
-        )
+        news = f"{show.many(report.remembered, 'caption')} remembered"
+        show.say(f"{news}, {report.known:,} known already, {report.failed:,} of no use")
         show.print_failures("left out", report.reasons)
     if report.failed:
         raise typer.Exit(EXIT_FAILED_FILES)

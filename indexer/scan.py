@@ -83,8 +83,9 @@ def scan(roots: Sequence[str | Path]) -> Iterator[Found | LeftOut]:
     """Walk files and folders, in the order given, each folder sorted by name.
 
     A file named as a root is taken whatever its name; below a folder, hidden files and folders, ``._*``,
-    ``__MACOSX`` and files without an audio extension are left out; sidecars of captions are not even told of. Symlinks are followed after everything that is
-    really below the roots, and no real folder is visited twice. Roots may overlap: every file is given once.
+    ``__MACOSX`` and files without an audio extension are left out; our own sidecars of captions are passed over in
+    silence. Symlinks are followed after everything that is really below the roots, and no real folder is visited
+    twice. Roots may overlap: every file is given once.
 
     A root that we may not reach is left out; one that does not exist raises ``LibraryError`` at the call, before
     anything is walked.
