@@ -107,6 +107,8 @@ def _make(
         return
     registered = folder.parent == bundles_folder()
     show.say(f"{manifest['space_id']}, {manifest['precision']}, checked: {folder}")
+    if left := manifest.get("left_behind"):
+        show.remark(f"left behind: {left}; `earshot remember` gives a library its own", style="yellow")
     show.remark(f"use it with --bundle {folder.name if registered else folder}")
 
 

@@ -58,6 +58,7 @@ def make_bundle(
         called = path.resolve().name
     on_step(f"read {path}")
     if finetuned.reads(path, {}) and finetuned.learnt_a2t_alone(path):
+        _require_plain(path, precision, gate)
         called = legible(called)
         return (folder := out or bundles / called), export_a2t(path, folder)
     is_bundle = (path / "manifest.json").is_file()
@@ -79,7 +80,21 @@ def again(folder: Path) -> Source:
     kept = {key: manifest.extra[key] for key in ("licence", "credits", "summary", "limits") if key in manifest.extra}
     curves = {kind: asdict(curve) for kind, curve in manifest.calibration.items()}
     facts = {**kept, "calibration": curves, "calibrated": "that of its bundle in fp32"}
-    return replace(load_base(folder), name=name, fingerprint=fingerprint, facts=facts)
+    if manifest.compose is not None:
+        facts["left_behind"] = f"{manifest.compose}, without which words and a sound are added"
+    beside = finetuned.beside(folder, finetuned.MEMORY)
+    return replace(load_base(folder), name=name, fingerprint=fingerprint, facts=facts, beside=beside)
+
+
+def _require_plain(run: Path, precision: str, gate: Path | None) -> None:
+    """Raise ``SourceError`` where a run whose towers are its base's is asked for what concerns towers."""
+    asked = ([f"--precision {precision}"] if precision != "fp32" else []) + (["--gate"] if gate else [])
+    if asked:
+        raise SourceError(
+            f"{' and '.join(asked)} for {run}, which has learnt words with a sound alone",
+            "neither: towers, precision and relevance stay those of its base",
+            f"export it without {' and '.join(asked)}",
+        )
 
 
 def _measured(

@@ -36,6 +36,7 @@ def card(manifest: Mapping[str, Any], folder: Path) -> str:
         _list(manifest.get("limits", [])),
         "## How it was made",
         _bullets(manifest.get("training", {})),
+        *_composed(manifest.get("composed")),
         "## Size and parity",
         _table(
             ("part", "figure"),
@@ -49,6 +50,15 @@ def card(manifest: Mapping[str, Any], folder: Path) -> str:
         _list(manifest.get("credits", [])),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _composed(found: Mapping[str, Any] | None) -> list[str]:
+    """How it learnt to read a sound among words: only where it did."""
+    if not found:
+        return []
+    base, how = found["base"], {name: value for name, value in found.items() if name != "base"}
+    told = f"`compose.onnx` was trained upon `{base}` by `earshot train finetune`; all else is as it was there."
+    return ["## Words with a sound", told, _bullets(how)]
 
 
 def _captions(found: Mapping[str, Any] | None) -> list[str]:

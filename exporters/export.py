@@ -91,6 +91,8 @@ def export_bundle(
             parity |= compare_mels(source.audio, heard.windows, folder) if precision == "fp32" else {}
         if precision == "fp32":
             source.note(folder)
+        for path in source.beside:
+            shutil.copy2(path, folder)
         np.savez_compressed(folder / "golden.npz", **golden)
         if gate is not None:
             on_step("retrieval on the labelled set")
@@ -241,7 +243,7 @@ def _card(manifest: Mapping[str, Any]) -> str:
         f"# {manifest['name']}",
         f"Family {manifest['family']}, space `{manifest['space_id']}`, {manifest['dim']} dimensions, "
         f"{manifest['precision']}, licence {manifest.get('licence', 'not said by its publisher')}. "
-        "Exported by earshot; the weights are their publisher's.",
+        f"Exported by earshot; {_whose(manifest)}.",
         "## What goes in",
     ]
     if audio:
@@ -258,7 +260,30 @@ def _card(manifest: Mapping[str, Any]) -> str:
         "between two vectors; `alike` is the median cosine between two of the inputs.",
         f"Retrieval: {_said(manifest['retrieval_loss'])}. Calibration of relevance: {_said(manifest['calibrated'])}.",
     ]
-    return "\n\n".join(lines) + "\n"
+    return "\n\n".join([*lines, *_inherited(manifest)]) + "\n"
+
+
+def _whose(manifest: Mapping[str, Any]) -> str:
+    if "trained" not in manifest:
+        return "the weights are their publisher's"
+    return f"trained from `{manifest['trained']['base']}` by `earshot train finetune`"
+
+
+def _inherited(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """How it was trained, and what is said of the bundle it came from and has to be passed on."""
+    if settings := {key: value for key, value in manifest.get("trained", {}).items() if value not in (None, [])}:
+        yield "## How it was trained"
+        yield "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in settings.items())
+    if left := manifest.get("left_behind"):
+        yield f"Left behind: {left}."
+    if limits := manifest.get("limits"):
+        yield "## What its base can't hear"
+        yield "\n".join(f"- {limit}" for limit in limits)
+        if settings:
+            yield "Whether that is still so was not measured."
+    if credits := manifest.get("credits"):
+        yield "## Credits"
+        yield "\n".join(f"- {credit}" for credit in credits)
 
 
 def _said(measured: Any) -> str:

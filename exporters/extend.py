@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.bundle import open_bundle
+from engine.bundle import open_bundle, read_manifest
 from exporters import own
 from exporters.amend import amend
 from exporters.compose import GRAPH, compare_compose, write_compose
@@ -53,7 +53,9 @@ def export_a2t(run: Path, out: Path) -> dict[str, Any]:
     base = Path(told["base"]["path"])
     if a2t is None or not (base / "manifest.json").is_file():
         raise SourceError(f"{run} without an a2t module, or not of a bundle", "both", "train it with --method composed")
-    return extend_bundle(base, a2t, out, {"composed": {"base": told["base"]["space_id"], **_learnt(told)}})
+    return extend_bundle(
+        base, a2t, out, {"composed": {"base": read_manifest(base / "manifest.json").space_id, **_learnt(told)}}
+    )
 
 
 def _learnt(told: Mapping[str, Any]) -> dict[str, Any]:

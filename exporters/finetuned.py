@@ -25,6 +25,14 @@ from exporters.source import AudioPart, Source, TextPart, fingerprint, reading
 NAME = "finetuned"
 SUMMARY = "what `earshot train finetune` leaves: run.json and last.pt"
 RUN, LAST, BASE = "run.json", "last.pt", "base"
+#: What to do where the base has gone: that of the starter lies in the installed package.
+_BACK = "put it back; where it is the starter, install the earshot that the run was begun with"
+#: Whose sounds the weights were learnt from: what their licences ask for.
+CREDITS = "CREDITS.md"
+#: Captions that come with a bundle, as vectors of its space.
+MEMORY = "memory.npz"
+#: What a bundle says of itself, and still holds of what is made of it.
+PASSED_ON = ("licence", "credits", "limits")
 
 
 def reads(source: Path, config: dict[str, Any]) -> bool:
@@ -53,6 +61,7 @@ def load(source: Path, name: str) -> Source:
         text=_text(base.text),
         facts={**base.facts, **_facts(told)},
         note=base.note,
+        beside=beside(Path(told[BASE]["path"])) or base.beside,
         compose=None if a2t is None else ComposedText(base.text.module, a2t).eval(),  # type: ignore[arg-type]
     )
 
@@ -65,10 +74,10 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Source]:
         told: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
         path, space_id = Path(told[BASE]["path"]), told[BASE]["space_id"]
     if not path.exists():
-        raise SourceError(f"no base of {folder} at {path}", space_id, "put it back")
+        raise SourceError(f"no base of {folder} at {path}", space_id, _BACK)
     base = load_base(path)
     if base.space_id.split("@")[1] != space_id.split("@")[1]:  # its folder may be called something else by now
-        raise SourceError(f"{base.space_id} at {path}", f"{space_id}, the base of {folder}", "put it back")
+        raise SourceError(f"{base.space_id} at {path}", f"{space_id}, the base of {folder}", _BACK)
     return told, base
 
 
@@ -79,6 +88,11 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     with reading(folder / LAST):
         state: dict[str, Tensor] = torch.load(folder / LAST, map_location="cpu", weights_only=True)["model"]
     return state
+
+
+def beside(bundle: Path, *more: str) -> tuple[Path, ...]:
+    """The files of a bundle that go wherever its weights go, and ``more``, as far as it has them."""
+    return tuple(path for path in (bundle / name for name in (CREDITS, *more)) if path.is_file())
 
 
 def learnt_a2t_alone(folder: Path) -> bool:
@@ -104,7 +118,7 @@ def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What the bundle tells of its training, and the base's curves of relevance, which nobody has measured anew."""
+    """What the bundle tells of its training and passes on, and the base's curves, which nobody has measured anew."""
     settings = {key: value for key, value in told["settings"].items() if key not in ("data", "unlabelled", "base")}
     facts: dict[str, Any] = {"trained": {"base": told[BASE]["space_id"], **settings}}
     manifest = Path(told[BASE]["path"]) / "manifest.json"
@@ -113,8 +127,9 @@ def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
         facts["trained"]["base"] = was["space_id"]
         facts["calibration"] = was["calibration"]
         facts["calibrated"] = f"inherited from {was['space_id']}, not measured again"
-        if was.get("licence"):
-            facts["licence"] = was["licence"]
+        facts |= {key: was[key] for key in PASSED_ON if was.get(key)}
+        if manifest.with_name(MEMORY).is_file():
+            facts["left_behind"] = f"{MEMORY}, whose captions lie in the space {was['space_id']}"
     return facts
 
 

@@ -81,7 +81,7 @@ class Source:
 
     ``compose``: ``input_ids, attention_mask, sound -> unit vectors``, words with a sound, where the family has it
     (``exporters.composing.ComposedText``). ``note`` writes into the finished folder, beside the graphs, what else the
-    family keeps there; fp32 only.
+    family keeps there; fp32 only. ``beside`` are files that go along at every precision, such as credits.
     """
 
     family: str
@@ -93,6 +93,7 @@ class Source:
     facts: Mapping[str, Any]
     note: Callable[[Path], None] = lambda _: None
     compose: nn.Module | None = None
+    beside: tuple[Path, ...] = ()
 
     @property
     def space_id(self) -> str:

@@ -20,8 +20,9 @@ from exporters.base import load_base
 from exporters.bundles import make_bundle
 from exporters.composing import A2t
 from exporters.errors import SourceError
-from exporters.extend import extend_bundle
+from exporters.export import _inherited
 from exporters.registry import load_source
+from tests.sounds import tone, write_sound
 from tests.trainer import tiny_towers
 from trainer.run import RunFolder
 from trainer.settings import Settings
@@ -40,6 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run of the composed method leaves, with weights that differ from its base's."""
     place = tmp_path_factory.mktemp("run")
     source = tiny_towers.own(folder=place / "base")
+    (place / "base" / "CREDITS.md").write_text("a bell, by Somebody (CC-BY)", encoding="utf-8")
     return made_run(place / "run", place / "base", Towers(source, composes=True), learn=("audio", "text", "a2t"))
 
 
@@ -102,6 +104,11 @@ def test_the_bundle_says_what_it_is_of(run: Path, bundle: Path) -> None:
     assert manifest["trained"]["method"] == "composed"
     assert manifest["space_id"] != load_base(run.parent / "base", "run").space_id
     assert manifest["calibrated"] == "not measured"  # its base wasn't, either
+    assert (bundle / "CREDITS.md").read_text(encoding="utf-8") == "a bell, by Somebody (CC-BY)"
+    told = (bundle / "README.md").read_text(encoding="utf-8")
+    assert f"trained from `{manifest['trained']['base']}` by `earshot train finetune`" in told
+    assert "- method: composed" in told
+    assert "publisher's" not in told
 
 
 def test_a_bundle_of_a_run_can_be_trained_further(run: Path, bundle: Path) -> None:
@@ -146,15 +153,28 @@ def test_relevance_is_inherited_and_said(tmp_path: Path) -> None:
     was = json.loads((STARTER_DIR / "manifest.json").read_text(encoding="utf-8"))
     assert source.facts["calibration"] == was["calibration"]
     assert source.facts["calibrated"] == "inherited from starter@fa651a820db9, not measured again"
-    assert source.facts["licence"] == was["licence"]
+    assert {key: source.facts[key] for key in ("licence", "credits", "limits")} == {
+        key: was[key] for key in ("licence", "credits", "limits")
+    }
+    assert source.beside == (STARTER_DIR / "CREDITS.md",)
+    assert source.facts["left_behind"].startswith("memory.npz")
+    told = "\n".join(_inherited(source.facts))
+    for words in (*was["limits"], *was["credits"], "learn: ['text']", "Whether that is still so", "memory.npz"):
+        assert words in told
 
 
 def test_sounds_become_words_in_the_starters_own_space(tmp_path: Path) -> None:
     """A run that learns its a2t module alone leaves everything else as it was."""
-    towers = Towers(load_base(STARTER_DIR), composes=True)
-    run = made_run(tmp_path / "run", STARTER_DIR, towers, learn=("a2t",))
-    folder, manifest = make_bundle(str(run), tmp_path / "b", tmp_path, "fp32")
+    base = Path(shutil.copytree(STARTER_DIR, tmp_path / "b"))
+    towers = Towers(load_base(base), composes=True)
+    run = made_run(tmp_path / "run", base, towers, learn=("a2t",))
+    for asked in ({"precision": "int8"}, {"precision": "fp32", "gate": labelled(tmp_path)}):
+        with pytest.raises(SourceError, match=r"(--precision int8|--gate) for .* words with a sound alone"):
+            make_bundle(str(run), base, tmp_path, **asked)  # type: ignore[arg-type]
+    folder, manifest = make_bundle(str(run), base, tmp_path, "fp32")  # in place
     assert manifest["space_id"] == open_bundle("starter").manifest.space_id
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"`compose.onnx` was trained upon `{manifest['space_id']}` by `earshot train finetune`" in card
     for name in ("audio.onnx", "text.onnx", "tokenizer.json"):
         assert (folder / name).read_bytes() == (STARTER_DIR / name).read_bytes()
     assert (folder / "compose.onnx").stat().st_size < 2_500_000
@@ -168,13 +188,14 @@ def test_sounds_become_words_in_the_starters_own_space(tmp_path: Path) -> None:
     assert found @ encoders.text.encode_text([WORDS])[0] < 0.9999
 
 
-def test_a_bundle_is_extended_in_place(bundle: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(bundle, tmp_path / "b"))
-    extend_bundle(folder, A2t(tiny_towers.DIM, tiny_towers.DIM).eval(), folder, {"told": "so"})
-    assert open_bundle(folder).manifest.extra["told"] == "so"
-    sounds = unit(2)
-    found, was = (OnnxEncoders(open_bundle(path), "cpu", threads=1).composer for path in (folder, bundle))
-    assert np.abs(found.compose(WORDS, sounds) - was.compose(WORDS, sounds)).max() > 0.01
+def labelled(folder: Path) -> Path:
+    """A set to measure retrieval on, as small as it may be."""
+    rows = ["path,text"]
+    for name in ("bell", "rain"):
+        write_sound(folder / f"{name}.wav", tone(1.0))
+        rows.append(f"{name}.wav,a {name}")
+    (folder / "set.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder / "set.csv"
 
 
 def test_without_the_module_vectors_are_added() -> None:
