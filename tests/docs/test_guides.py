@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,16 @@ GUIDES = ("guide.md", "operations.md", "fine-tune-on-your-library.md")
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "sounds"
+    write_sounds(folder)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    write_sounds(tmp_path / "sounds")
+def place(tmp_path: Path, sounds: Path) -> Path:
+    shutil.copytree(sounds, tmp_path / "sounds")
     return tmp_path
 
 
