@@ -52,6 +52,7 @@ class CaptionedMoment:
             "end_s": round(self.end_s, 3),
             "caption": said.text,
             "score": round(said.score, 4),
+            "unsure": said.unsure,
             "language": said.language,
             "evidence": [
                 {"text": one.text, "language": one.language, "source": one.source, "score": round(one.score, 4)}
@@ -183,12 +184,13 @@ def _some(moments: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def subtitles(moments: Iterable[CaptionedMoment]) -> Iterator[str]:
-    """The lines of a SubRip file; where nothing can be said there is no subtitle."""
+    """The lines of a SubRip file; where nothing can be said there is no subtitle, and what is unsure is in question."""
     number = 0
     for moment in moments:
         if moment.caption.text:
             number += 1
             text = " ".join(moment.caption.text.split())
+            text += " (?)" if moment.caption.unsure else ""
             yield from (str(number), f"{_stamp(moment.start_s)} --> {_stamp(moment.end_s)}", text, "")
 
 
@@ -247,7 +249,7 @@ def caption(
                     for line in subtitles(moments):
                         show.say(line)
                 else:
-                    _print(path, moments, captioner)
+                    _print(path, moments)
             except (AudioError, OSError) as error:
                 failed.append((str(path), str(error)))
     if as_json:
@@ -273,14 +275,13 @@ def _opened(library: str | None, bundle: str | None, device: DeviceChoice) -> It
         yield opened.encoders, OfLibrary(opened)
 
 
-def _print(path: Path, moments: Iterable[CaptionedMoment], captioner: Captioner | RetrievalCaptioner) -> None:
+def _print(path: Path, moments: Iterable[CaptionedMoment]) -> None:
     """A line a moment; what is not sure enough to be an answer is marked."""
     show.say(show.short_path(str(path)), style="bold")
     for moment in moments:
         said, where = moment.caption, f"{show.clock(moment.start_s)} - {show.clock(moment.end_s)}"
-        unsure = said.score < captioner.curve(said.text).cutoff
-        text = f"{said.text or '(nothing to say)'}{'  (unsure)' if unsure else ''}"
-        show.say(f"{where:>19}  {said.score:4.0%}  {text}", style="dim" if unsure else "")
+        text = f"{said.text or '(nothing to say)'}{'  (unsure)' if said.unsure else ''}"
+        show.say(f"{where:>19}  {said.score:4.0%}  {text}", style="dim" if said.unsure else "")
 
 
 def register(app: typer.Typer) -> None:

@@ -141,8 +141,12 @@ class Captioner:
             alike = meant[first : first + len(each)] @ vectors[number]
             first += len(each)
             best = int(alike.argmax())
-            score = self.curve(each[best]).relevance(float(alike[best])) if each[best] else 0.0
-            captions.append(Caption(each[best], score, self.language, evidence[number]))
+            if not each[best]:
+                captions.append(Caption("", 0.0, self.language, evidence[number]))
+                continue
+            captions.append(
+                _believed(each[best], float(alike[best]), self.curve(each[best]), self.language, evidence[number])
+            )
         return captions
 
     def curve(self, text: str) -> Calibration:
@@ -239,12 +243,16 @@ class RetrievalCaptioner:
         if not fitting:
             return Caption("", 0.0, self._language or "eng")
         best = fitting[0]
-        relevance = self.curve(best.text).relevance(best.score)
-        return Caption(best.text, relevance, best.language, tuple(fitting[:EVIDENCE]))
+        return _believed(best.text, best.score, self.curve(best.text), best.language, tuple(fitting[:EVIDENCE]))
 
     def curve(self, text: str) -> Calibration:
         """See ``Captioner.curve``: that of words, which believes too much of the best of many sentences."""
         return calibration_for(text, self._encoders.calibration)
+
+
+def _believed(text: str, cosine: float, curve: Calibration, language: str, evidence: tuple[Remembered, ...]) -> Caption:
+    score = curve.relevance(cosine)
+    return Caption(text, score, language, evidence, unsure=score < curve.cutoff)
 
 
 def _part(bundle: Bundle) -> CaptionerPart:

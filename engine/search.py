@@ -176,6 +176,8 @@ def _moment(stretch: _Stretch, calibration: Calibration) -> Moment:
         duration_s=float(payload["duration_s"]),
         title=payload.get("title"),
         caption=payload.get("caption"),
+        caption_score=payload.get("caption_score"),
+        caption_unsure=bool(payload.get("caption_unsure")),
         payload=payload,
     )
 

@@ -127,7 +127,8 @@ class Moment:
     """Where to listen: the best stretch of one sound for one query.
 
     ``score`` is the best window's cosine, ``relevance`` the calibrated chance 0..1 that it is what was asked for.
-    ``by`` says what found it: its ``meaning``, the ``keywords`` said of it, or ``both``.
+    ``by`` says what found it: its ``meaning``, the ``keywords`` said of it, or ``both``. ``caption`` is what earshot
+    made of it, to be believed as ``caption_score`` says, 0..1, and not to be if ``caption_unsure``.
     """
 
     path: str
@@ -139,6 +140,8 @@ class Moment:
     duration_s: float
     title: str | None = None
     caption: str | None = None
+    caption_score: float | None = None
+    caption_unsure: bool = False
     by: str = "meaning"
     payload: Payload = field(default_factory=dict, repr=False, compare=False)
 
@@ -154,6 +157,8 @@ class Moment:
             "duration_s": round(self.duration_s, 3),
             "title": self.title,
             "caption": self.caption,
+            "caption_score": self.caption_score,
+            "caption_unsure": self.caption_unsure,
             "by": self.by,
         }
 
@@ -176,7 +181,7 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A sentence about a sound. ``score`` is how far it is to be believed, 0..1.
+    """A sentence about a sound. ``score`` is how far it is to be believed, 0..1; ``unsure`` if too little to tell it.
 
     ``evidence`` are the remembered captions that weighed most in it, the heaviest first.
     """
@@ -185,6 +190,7 @@ class Caption:
     score: float
     language: str
     evidence: tuple[Remembered, ...] = ()
+    unsure: bool = False
 
 
 #: The k remembered captions nearest to a vector ``[dim]``, best first.

@@ -3,7 +3,8 @@
 The ledger is the queue: contents that are indexed and not captioned, of this run or of earlier ones. Their vectors come
 from the memory, so nothing is decoded again. One content is: captions of its windows into the memory, their texts among
 the captions remembered (as generated: found, never projected), the file's captions at its first window, all flushed,
-and only then the ledger's mark. A kill before that repeats it onto the same points and the same ids.
+and only then the ledger's mark. A kill before that repeats it onto the same points and the same ids. What is unsure
+stays on its window, marked so: it is no text to be remembered, and no word by which a file is found.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from engine.memory.base import Memory
 from engine.memory.captions import GENERATED, Said
-from engine.types import Caption, Clause, FloatArray
+from engine.types import Caption, Clause, FloatArray, Payload
 from indexer.flow import Flow
 from indexer.ledger import Ledger
 from indexer.payload import of_contents
@@ -68,7 +69,10 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring windows of which the same is said: ``first`` to ``last``, and the best score among them."""
+    """Neighbouring windows of which the same is said: ``first`` to ``last``, and the best score among them.
+
+    ``unsure`` if no window is sure of it.
+    """
 
     first: int
     last: int
@@ -76,6 +80,19 @@ class Run:
     end_s: float
     text: str
     score: float
+    language: str = ""
+    unsure: bool = False
+
+    def payload(self) -> Payload:
+        """What its windows say of it, in the place of what they said before."""
+        if not self.text:
+            return dict.fromkeys(("caption", "caption_score", "caption_language", "caption_unsure"))
+        return {
+            "caption": self.text,
+            "caption_score": round(self.score, 4),
+            "caption_language": self.language or None,
+            "caption_unsure": self.unsure,
+        }
 
 
 def runs(heard: Sequence[Heard], captions: Sequence[Caption]) -> list[Run]:
@@ -84,20 +101,19 @@ def runs(heard: Sequence[Heard], captions: Sequence[Caption]) -> list[Run]:
     for window, caption in zip(heard, captions, strict=True):
         last = merged[-1] if merged else None
         if last and last.text == caption.text:
-            merged[-1] = Run(
-                last.first, window.window, last.start_s, window.end_s, last.text, max(last.score, caption.score)
-            )
+            score, unsure = max(last.score, caption.score), last.unsure and caption.unsure
+            merged[-1] = replace(last, last=window.window, end_s=window.end_s, score=score, unsure=unsure)
         else:
-            one = Run(window.window, window.window, window.start_s, window.end_s, caption.text, caption.score)
-            merged.append(one)
+            where = (window.window, window.window, window.start_s, window.end_s)
+            merged.append(Run(*where, caption.text, caption.score, caption.language, caption.unsure))
     return merged
 
 
 def of_file(merged: Sequence[Run]) -> list[str]:
-    """What is said of a file: each caption once, in order of appearance."""
+    """What is said of a file and believed: each caption once, in order of appearance."""
     spoken_s: dict[str, float] = defaultdict(float)
     for run in merged:
-        if run.text:
+        if run.text and not run.unsure:
             spoken_s[run.text] += run.end_s - run.start_s
     longest = set(sorted(spoken_s, key=lambda text: -spoken_s[text])[:MOST_CAPTIONS])
     return [text for text in spoken_s if text in longest]
@@ -220,9 +236,9 @@ class _Captions:
             first += len(windows)
             for run in said[sha256]:
                 where = of_contents(sha256).also(Clause("window", ">=", run.first), Clause("window", "<=", run.last))
-                score = round(run.score, 4) if run.text else None
-                self.memory.set_payload(where, {"caption": run.text or None, "caption_score": score})
-        texts = {(caption.text, caption.language): None for caption in captions if caption.text}
+                self.memory.set_payload(where, run.payload())
+        sure = [run for merged in said.values() for run in merged if run.text and not run.unsure]
+        texts = dict.fromkeys((run.text, run.language) for run in sure)
         if not self.captioning.remember([Said(*text, GENERATED) for text in texts], self.flow.stop.is_set):
             return False
         for sha256, merged in said.items():  # last: it says that all is there

@@ -29,7 +29,7 @@ class Sayer:
 
 
 def sound(*paths: Path, texts: tuple[str, ...] = ("rain, far", "thunder")) -> SoundCaptions:
-    moments = tuple(Run(n, n, n * 1.0, n + 1.5, text, 0.5) for n, text in enumerate(texts))
+    moments = tuple(Run(n, n, n * 1.0, n + 1.5, text, 0.5, "eng") for n, text in enumerate(texts))
     return SoundCaptions(tuple(map(str, paths)), texts, moments)
 
 
@@ -54,7 +54,7 @@ def test_csv_has_a_row_a_moment_and_path():
     report = export_captions([sound(Path("/a.wav"), Path("/copy.wav")), sound(Path("/b.wav"))], "csv", None, to)
     rows = list(csv.reader(io.StringIO(to.getvalue())))
     assert tuple(rows[0]) == COLUMNS
-    assert rows[1] == ["/a.wav", "0.000", "1.500", "rain, far", "0.5000"]
+    assert rows[1] == ["/a.wav", "0.000", "1.500", "rain, far", "0.5000", ""]
     assert [row[0] for row in rows[1:]] == ["/a.wav"] * 2 + ["/copy.wav"] * 2 + ["/b.wav"] * 2
     assert (report.sounds, report.captions) == (2, 4)
 
@@ -66,7 +66,24 @@ def test_json_is_a_list_of_sounds(tmp_path: Path):
         found = json.loads(out.read_text(encoding="utf-8"))
         assert len(found) == report.sounds == count
     assert found[0]["captions"] == ["rain, far", "thunder"]
-    assert found[0]["moments"][0] == {"start_s": 0.0, "end_s": 1.5, "caption": "rain, far", "score": 0.5}
+    assert found[0]["moments"][0] == {
+        "start_s": 0.0,
+        "end_s": 1.5,
+        "caption": "rain, far",
+        "score": 0.5,
+        "language": "eng",
+        "unsure": False,
+    }
+
+
+def test_what_is_unsure_is_marked():
+    unsure = SoundCaptions(("/a.wav",), ("rain",), (Run(0, 0, 0.0, 1.0, "a dog", 0.02, "eng", unsure=True),))
+    to = io.StringIO()
+    export_captions([unsure], "csv", None, to)
+    assert next(csv.DictReader(io.StringIO(to.getvalue())))["unsure"] == "yes"
+    to = io.StringIO()
+    export_captions([unsure], "json", None, to)
+    assert json.loads(to.getvalue())[0]["moments"][0]["unsure"] is True
 
 
 def test_sidecars_lie_beside_the_sounds_or_in_a_folder_and_what_fails_is_named(tmp_path: Path):

@@ -41,6 +41,13 @@ def test_subtitles_are_numbered_and_stamped() -> None:
     ]
 
 
+def test_what_is_unsure_is_in_question() -> None:
+    unsure = CaptionedMoment(0, 1, Caption("a dog", 0.02, "eng", unsure=True))
+    assert list(subtitles([unsure]))[2] == "a dog (?)"
+    assert unsure.to_dict()["unsure"] is True
+    assert _moment(0, 1, "rain").to_dict()["unsure"] is False
+
+
 class Bands:
     """Remembers the fake encoders' words."""
 

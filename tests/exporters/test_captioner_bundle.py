@@ -214,6 +214,7 @@ def test_a_caption_is_believed_as_its_own_curve_says(
             continue
         cosine = float(encoders.text.encode_text([caption.text])[0] @ vector)
         assert caption.score == pytest.approx(curve.relevance(cosine), abs=1e-5)
+        assert caption.unsure == (caption.score < curve.cutoff)
         assert before.score == pytest.approx(encoders.calibration["text"].relevance(cosine), abs=1e-5)
 
 

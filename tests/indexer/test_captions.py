@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,35 @@ def test_neighbours_that_say_the_same_are_one_run():
     ]
     assert of_file(merged) == ["a", "b"]
     assert runs([], []) == of_file([]) == []
+
+
+def test_what_is_unsure_stays_on_its_window(library: Library):
+    """With its score; nothing is found by its words, nothing remembers it."""
+
+    class Unsure(FakeCaptioner):
+        def caption(self, vectors: FloatArray) -> list[Caption]:
+            said = super().caption(vectors)
+            return [replace(one, score=0.02, unsure=True) if "2000" in one.text else one for one in said]
+
+    library.captioner = Unsure()
+    library.index()
+    assert library.said("both.wav")[-1] == "a tone of band2000"
+    records = [r.payload for r in library.memory.scroll(Filter((Clause("caption", "~", "band2000"),)))]
+    assert {(r["caption_score"], r["caption_unsure"], r["caption_language"]) for r in records} == {(0.02, True, "eng")}
+    assert list(library.first("both.wav")) == ["a tone of band125"]
+    assert library.memory.search_words("band2000", 5) == []
+    assert "a tone of band2000" not in {one.text for one in library.remembered}
+    assert library.ledger.uncaptioned([library.sounds], 10) == {}
+
+
+def test_a_run_is_sure_where_one_of_its_windows_is():
+    heard = [Heard(n, n * 0.5, n * 0.5 + 1, np.zeros(2, np.float32)) for n in range(4)]
+    captions = [Caption("a", 0.1, "eng", unsure=True), Caption("a", 0.6, "eng")]
+    captions += [Caption("b", 0.2, "eng", unsure=True), Caption("b", 0.1, "eng", unsure=True)]
+    sure, unsure = runs(heard, captions)
+    assert (sure.text, sure.unsure, sure.score) == ("a", False, 0.6)
+    assert (unsure.text, unsure.unsure, unsure.score) == ("b", True, 0.2)
+    assert of_file([sure, unsure]) == ["a"]
 
 
 def test_a_file_keeps_the_captions_it_says_longest(monkeypatch: pytest.MonkeyPatch):
