@@ -119,6 +119,10 @@ def index(
     caption: Annotated[
         bool, typer.Option("--caption", help="Put what is heard into words, too; also what was heard before.")
     ] = False,
+    caption_again: Annotated[
+        bool,
+        typer.Option("--caption-again", help="Also what is in words already: by a better captioner or memory."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Hear every new or changed sound below PATHS; known ones are skipped.
@@ -150,6 +154,7 @@ def index(
                 prune=prune,
                 prune_anyway=prune_anyway,
                 caption=caption,
+                caption_again=caption_again,
                 wait_s=patience_s(as_json),
                 on_wait=show.waiting,
                 on_progress=draw,

@@ -219,6 +219,7 @@ class Library:
         prune: bool = False,
         prune_anyway: bool = False,
         caption: bool | Captioner = False,
+        caption_again: bool = False,
         wait_s: float = WAIT_S,
         on_wait: Callable[[str], None] = lambda _: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
@@ -234,6 +235,7 @@ class Library:
             prune_anyway: Forget them all the same, those of missing paths too.
             caption: Put what is below ``paths`` into words, too, as far as it is not yet; by the bundle's captioner, or
                 by one of your own. What was heard before is not heard again for it.
+            caption_again: Also what is in words already, which is then replaced.
             wait_s: How long to wait where another process is indexing into this library.
             on_wait: Called once before waiting, with who that is.
             on_progress: Called a few times a second at most, in this thread.
@@ -241,20 +243,24 @@ class Library:
         Raises ``LibraryError`` if a path is missing, ``LibraryBusyError`` if another process has not ended after
         ``wait_s``.
         """
-        from earshot.remembering import captioning
+        from earshot.remembering import captioning, forget_superseded, say_again
         from indexer.pipeline import IndexOptions, index
 
         self._require_open()
         roots = [expanded(path) for path in paths]
         _ = self._encoders.audio  # a broken model or a missing device is said before any work is done
-        captions = captioning(self, self._keep, caption) if caption else None
+        captions = captioning(self, self._keep, caption or caption_again) if caption or caption_again else None
         options = IndexOptions(jobs, retry_failed, prune or prune_anyway, prune_anyway, captions)
         with self._keep.writing(self._encoders.space, self._tidy, wait_s, on_wait) as memory:
             if self._bundle is not None:
                 self._ledger.set_setting("bundle", bundle_key(self._bundle))
             if self._ledger.setting(COPY):
                 self._ledger.set_setting(COPY, None)  # from here on it is a library of its own
+            if caption_again:
+                say_again(self._ledger, roots)
             report = index(roots, self._encoders, memory, self._ledger, options, on_progress)
+            if captions and not report.interrupted:
+                forget_superseded(self._keep, self._encoders.space, self._ledger, memory)
         self._remarks.clear()  # the report says it
         return report
 
@@ -505,12 +511,10 @@ class Library:
 
         None that earshot generated. Where nothing is remembered, those that come with the bundle.
         """
-        from engine.memory.captions import HUMAN
-
         self._require_open()
         with self._keep.recalling(self._encoders.space) as memory:
-            if memory and memory.count(HUMAN):
-                return memory.nearest(vector, k)
+            if memory and (near := memory.nearest(vector, k)):
+                return near
         shipped = shipped_captions(self._encoders)
         return shipped.nearest(vector, k) if shipped else []
 
@@ -519,13 +523,21 @@ class Library:
 
         As ``recalled``; where there are more, a sample that is always the same. n is 0 where there are none at all.
         """
+        vectors, captions = self.said_memory(limit)
+        return vectors, [said.text for said in captions]
+
+    def said_memory(self, limit: int = MOST_TEXTS) -> tuple[FloatArray, list[Said]]:
+        """As ``text_memory``, with the languages and sources of the texts."""
         self._require_open()
         space = self._encoders.space
+        captions: list[Said] = []
+        vectors = np.empty((0, space.dim), np.float32)
         with self._keep.recalling(space) as memory:
-            vectors, texts = memory.texts(limit) if memory else (np.empty((0, space.dim), np.float32), [])
-        if not texts and (shipped := shipped_captions(self._encoders)):
-            vectors, texts = shipped.texts(limit)
-        return vectors.reshape(-1, space.dim), texts
+            if memory:
+                vectors, captions = memory.said(limit)
+        if not captions and (shipped := shipped_captions(self._encoders)):
+            vectors, captions = shipped.said(limit)
+        return vectors.reshape(-1, space.dim), captions
 
     def captions(self) -> Iterator[SoundCaptions]:
         """What `index` with ``caption`` has said of the sounds, one sound at a time. Needs no graphs."""

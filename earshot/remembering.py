@@ -21,14 +21,16 @@ import numpy as np
 
 from engine.encoders import TextEncoder
 from engine.errors import LibraryBusyError, LibraryError, QueryError
-from engine.memory.base import fold
+from engine.memory.base import Memory, fold
 from engine.memory.captions import GENERATED, OWN, UNDETERMINED, CaptionMemory, Said, tidied
-from engine.types import FloatArray
+from engine.types import FloatArray, Space
+from indexer.scan import absolute
 
 if TYPE_CHECKING:
     from earshot.keep import Keep
     from earshot.library import Library
     from indexer.captions import Captioner, Captioning
+    from indexer.ledger import Ledger
 
 #: A caption is a sentence or two; what is longer is no caption.
 MOST_LETTERS = 1000
@@ -46,6 +48,8 @@ _CODE = re.compile(r"[a-z]{3}")
 _NUMBERED = re.compile(r"caption_\d+")
 #: How long a run of ``index`` waits at once for somebody else who remembers: then it sees whether it is to stop.
 _PATIENCE_S = 1.0
+#: Of the ledger: that some of what earshot said has been replaced.
+_SUPERSEDED = "superseded"
 _BOMS = (b"\xff\xfe", b"\xfe\xff")
 _NO_UTF8 = ("UTF-8", "save it as UTF-8")
 
@@ -333,6 +337,26 @@ def captioning(library: Library, keep: Keep, captioner: bool | Captioner) -> Cap
         return False
 
     return Captioning(who, keep_said)
+
+
+def say_again(ledger: Ledger, roots: Sequence[Path]) -> None:
+    """What is captioned below ``roots`` is to be captioned anew."""
+    ledger.set_setting(_SUPERSEDED, True)
+    ledger.say_again([Path(absolute(root)) for root in roots])
+
+
+def forget_superseded(keep: Keep, space: Space, ledger: Ledger, memory: Memory) -> None:
+    """Forget what earshot said once and says no more, when all that was to be said again has been."""
+    if not ledger.setting(_SUPERSEDED) or ledger.to_say_again():
+        return
+    windows = (one.payload for one in memory.scroll())
+    said = {str(window.get("caption")) for window in windows if not window.get("caption_unsure")}
+    try:
+        with keep.remembering(space, _PATIENCE_S, lambda _: None) as captions:
+            captions.forget_generated(but=said)
+    except LibraryBusyError:  # somebody remembers at length: the next run does it
+        return
+    ledger.set_setting(_SUPERSEDED, None)
 
 
 def _encoded(captions: list[Said], encoder: TextEncoder, report: RememberReport) -> tuple[list[Said], FloatArray]:

@@ -52,6 +52,11 @@ MIGRATIONS = (
     ALTER TABLE contents ADD COLUMN captioned INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX contents_to_caption ON contents (sha256) WHERE state = 'indexed' AND captioned = 0
     """,
+    # Whether what is said of it is to be replaced.
+    """
+    ALTER TABLE contents ADD COLUMN say_again INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX contents_to_say_again ON contents (sha256) WHERE say_again = 1
+    """,
 )
 _FILE = "SELECT path, size_bytes, mtime_ns, sha256, reason, transient FROM files"
 LOST = "none of its vectors in the memory, or not all; expected all that were heard; index it again"
@@ -215,11 +220,7 @@ class Ledger:
 
     def uncaptioned(self, roots: Sequence[Path], limit: int) -> dict[str, int]:
         """At most ``limit`` whole contents with a file below ``roots`` that are not captioned, and their windows."""
-        places: list[bytes] = []
-        for root in map(os.fsencode, roots):
-            below = os.path.join(root, b"")
-            places += [root, below, below[:-1] + b"0"]  # "0" is what follows "/"
-        here = " OR ".join("path = ? OR (path > ? AND path < ?)" for _ in roots)
+        here, places = _below(roots)
         rows = self._all(
             "SELECT sha256, windows FROM contents AS c WHERE state = 'indexed' AND captioned = 0 AND EXISTS "
             f"(SELECT 1 FROM files WHERE sha256 = c.sha256 AND ({here})) ORDER BY sha256 LIMIT ?",
@@ -232,7 +233,21 @@ class Ledger:
         """After the captions of these contents are on disk."""
         with self.transaction():
             for sha256 in sha256s:
-                self._db.execute("UPDATE contents SET captioned = 1 WHERE sha256 = ?", (sha256,))
+                self._db.execute("UPDATE contents SET captioned = 1, say_again = 0 WHERE sha256 = ?", (sha256,))
+
+    def say_again(self, roots: Sequence[Path]) -> None:
+        """What has been heard below ``roots`` is to be captioned anew, whatever the memory has of it."""
+        here, places = _below(roots)
+        self._write(
+            "UPDATE contents SET captioned = 0, say_again = 1 WHERE state = 'indexed' AND sha256 IN "
+            f"(SELECT sha256 FROM files WHERE {here})",
+            *places,
+        )
+
+    def to_say_again(self, sha256: str | None = None) -> bool:
+        """Whether what is said of a content, or of any, is still to be replaced."""
+        which = "? IS NULL" if sha256 is None else "sha256 = ?"
+        return self._one(f"SELECT 1 FROM contents WHERE say_again = 1 AND {which} LIMIT 1", sha256) is not None
 
     def paths_of(self, sha256: str) -> list[Path]:
         """Every known path of a content, sorted."""
@@ -488,6 +503,15 @@ def _damaged(path: Path, said: str) -> DamagedLedgerError:
         "an SQLite file",
         "`earshot repair` rebuilds it from the memory, without hearing anything again",
     )
+
+
+def _below(roots: Sequence[Path]) -> tuple[str, list[bytes]]:
+    """The condition that a file is one of ``roots`` or lies below one, and its values."""
+    places: list[bytes] = []
+    for root in map(os.fsencode, roots):
+        below = os.path.join(root, b"")
+        places += [root, below, below[:-1] + b"0"]  # "0" is what follows "/"
+    return " OR ".join("path = ? OR (path > ? AND path < ?)" for _ in roots), places
 
 
 def _file_row(row: tuple[Any, ...]) -> FileRow:

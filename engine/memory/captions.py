@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -92,6 +92,12 @@ class CaptionMemory:
         self.memory.flush()
         return count
 
+    def forget_generated(self, but: Container[str]) -> int:
+        """Forget what earshot itself said, but these texts; returns how many."""
+        gone = [said.key for said in self.all(of(GENERATED)) if said.text not in but]
+        firsts = range(0, len(gone), _AT_ONCE)
+        return sum(self.forget(_with_keys(gone[first : first + _AT_ONCE])) for first in firsts)
+
     def nearest(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[Remembered]:
         """The k captions nearest to ``vector`` ``[dim]`` by cosine, best first; generated ones are none of them."""
         hits = self.memory.search(vector, k, _human(where))
@@ -106,9 +112,14 @@ class CaptionMemory:
 
         By id, which is a hash: where there are more, these are as good as any.
         """
+        vectors, captions = self.said(limit, where)
+        return vectors, [said.text for said in captions]
+
+    def said(self, limit: int, where: Filter | None = None) -> tuple[FloatArray, list[Said]]:
+        """As ``texts``, with the languages and sources."""
         records = list(islice(self.memory.scroll(_human(where), with_vectors=True), limit))
         vectors = np.stack([_vector(record) for record in records]) if records else np.empty((0, 0), np.float32)
-        return vectors, [str(record.payload["text"]) for record in records]
+        return vectors, [_said(record.payload) for record in records]
 
     def count(self, where: Filter | None = None) -> int:
         """How many captions match."""
@@ -117,8 +128,7 @@ class CaptionMemory:
     def all(self, where: Filter | None = None) -> Iterator[Said]:
         """All captions that match, generated ones too, by id; in bounded memory."""
         for record in self.memory.scroll(where):
-            said = record.payload
-            yield Said(str(said["text"]), str(said["language"]), str(said["source"]))
+            yield _said(record.payload)
 
 
 def of(source: str | None = None, language: str | None = None) -> Filter:
@@ -133,6 +143,10 @@ def _human(where: Filter | None) -> Filter:
 
 def _with_keys(keys: Sequence[str]) -> Filter:
     return Filter((Clause("sha256", "in", tuple(keys)),))
+
+
+def _said(payload: Payload) -> Said:
+    return Said(str(payload["text"]), str(payload["language"]), str(payload["source"]))
 
 
 def _remembered(payload: Payload, vector: FloatArray, score: float) -> Remembered:
@@ -177,3 +191,8 @@ class ShippedCaptions:
     def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
         """See ``CaptionMemory.texts``."""
         return self._vectors[:limit], self._texts[:limit]
+
+    def said(self, limit: int) -> tuple[FloatArray, list[Said]]:
+        """See ``CaptionMemory.said``."""
+        named = zip(self._texts[:limit], self._languages[:limit], strict=True)
+        return self._vectors[:limit], [Said(text, language, self.source) for text, language in named]

@@ -67,6 +67,52 @@ def test_what_was_generated_is_found_and_not_projected(library: Library, tmp_pat
     assert library.remembers() == 3
 
 
+class Betterer:
+    """Says other things than ``Sayer``, of the high tone nothing; may fall silent for good."""
+
+    def __init__(self) -> None:
+        self.stop_after: int | None = None
+
+    def caption(self, vectors: FloatArray) -> list[Caption]:
+        if self.stop_after is not None:
+            if self.stop_after == 0:
+                raise MemoryError("no more")
+            self.stop_after -= 1
+        low = vectors @ FakeEncoders().encode_text(["band125"])[0] > 0.9
+        return [Caption("a tuba" if is_low else "", 0.9 if is_low else 0.0, "eng") for is_low in low]
+
+
+def test_captions_are_made_again_when_asked_for_and_the_old_ones_are_forgotten(library: Library, tmp_path: Path):
+    sounds = tmp_path / "sounds"
+    library.remember(["a kettle whistles"], lang="eng", source="mine")
+    library.index([sounds], caption=Sayer())
+    assert library.remembers(source=GENERATED) == 2
+    assert library.index([sounds], caption=Betterer()).captioned == 0
+    report = library.index([sounds / "125.wav"], caption=Betterer(), caption_again=True)
+    assert (report.indexed, report.captioned) == (0, 1)
+    assert names(library.search("tuba")) == ["125.wav"]
+    assert library.search("horn", by="keywords") == []
+    assert names(library.search("kettle", by="keywords")) == ["2000.wav"]  # that was not asked for
+    assert library.remembers(source=GENERATED) == 2  # the tuba and the kettle, no horn
+    assert library.index([sounds], caption=Betterer(), caption_again=True).captioned == 2
+    assert library.search("kettle", by="keywords") == []
+    assert library.remembers(source=GENERATED) == 1
+    assert library.remembers(source="mine") == 1  # what somebody said stays
+
+
+def test_captions_made_again_go_on_after_a_failure(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sounds = tmp_path / "sounds"
+    monkeypatch.setattr("indexer.captions.CONTENTS_AT_ONCE", 1)
+    library.index([sounds], caption=Sayer())
+    breaking = Betterer()
+    breaking.stop_after = 1
+    with pytest.raises(MemoryError):
+        library.index([sounds], caption=breaking, caption_again=True)
+    assert library.index([sounds], caption=Betterer()).captioned == 1
+    assert {sound.captions for sound in library.captions()} == {("a tuba",)}
+    assert library.remembers(source=GENERATED) == 1
+
+
 def test_another_process_finds_words_while_this_one_holds_the_library(library: Library, tmp_path: Path):
     library.index([tmp_path / "sounds"], caption=Sayer())
     library.search("horn")
@@ -89,5 +135,7 @@ def test_the_command_line_captions_with_what_is_remembered(tmp_path: Path, monke
     run("index", str(tmp_path / "sounds"), "--caption", status=1)  # nothing to build captions on
     run("remember", str(tmp_path / "captions.txt"), "--lang", "eng")
     assert run("index", str(tmp_path / "sounds"), "--caption")["captioned"] == 1
+    assert run("index", str(tmp_path / "sounds"), "--caption")["captioned"] == 0
+    assert run("index", str(tmp_path / "sounds"), "--caption-again")["captioned"] == 1
     [found] = run("search", "ship horn", "--by", "keywords")
     assert (found["caption"], found["by"]) == ("a ship's horn band125", "keywords")
