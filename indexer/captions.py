@@ -190,6 +190,7 @@ class _Captions:
                 break
             some[sha256] = windows
         heard, done = self._heard(list(some))
+        done -= {sha256 for sha256 in done if self.ledger.to_say_again(sha256)}
         whole = {sha256: heard[sha256] for sha256 in some if len(heard[sha256]) == some[sha256]}
         to_say = [sha256 for sha256 in whole if sha256 not in done]
         captions = self._said(np.stack([h.vector for s in to_say for h in whole[s]])) if to_say else []
