@@ -42,11 +42,13 @@ def evaluate_captions(
     they need. Exit status 3: clips without a caption were left out.
     """
     from earshot.places import expanded
+    from earshot.remembering import checked_language
     from engine.errors import QueryError
     from trainer.caption_metrics import outside_figures, text_figures
     from trainer.manifest import read_data
     from trainer.said import beside, read_said
 
+    checked_language(language)
     examples = [one for one in read_data(expanded(references)).examples if split in (None, one.split)]
     pairs, missing = beside(read_said(expanded(captions)), examples, language)
     if not pairs:

@@ -58,11 +58,12 @@ def captioner(
     Writes a copy of the bundle with a captioner. Exit status 3: some captions were of no use.
     """
     from earshot.places import bundles_folder, expanded
-    from earshot.remembering import RememberReport, read_captions
+    from earshot.remembering import RememberReport, checked_language, read_captions
     from earshot.train import trainer_extra
     from engine.bundle import open_bundle
     from engine.memory.captions import UNDETERMINED
 
+    checked_language(lang)
     paths, target, report = [expanded(path) for path in texts], expanded(out), RememberReport()
     for path in paths:
         if not path.is_file():

@@ -490,9 +490,14 @@ class Library:
         wait_s: float = WAIT_S,
         on_wait: Callable[[str], None] = lambda _: None,
     ) -> int:
-        """Forget the captions of a language, of a source, of both, or all; returns how many. Sounds stay."""
+        """Forget the captions of a language, of a source, of both, or all; returns how many. Sounds stay.
+
+        Raises ``QueryError`` for a language without meaning.
+        """
+        from earshot.remembering import checked_language
         from engine.memory.captions import of
 
+        checked_language(lang)
         if not self.remembers(lang=lang, source=source):
             return 0
         with self._keep.remembering(self._encoders.space, wait_s, on_wait) as memory:

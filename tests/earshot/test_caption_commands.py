@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from earshot import library as library_module
 from earshot.commands import app
+from engine.errors import EarshotError
 from engine.fakes import FakeEncoders
+from tests.sounds import tone, write_sound
 
 
 @pytest.fixture
@@ -21,6 +23,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def run(*words: str, status: int = 0, typed: str = "") -> str:
         result = CliRunner().invoke(app, list(words), input=typed)
         assert result.exit_code == status, (result.output, result.exception)
+        assert isinstance(result.exception, EarshotError | SystemExit | None), result.exception  # no mere crash
         return result.stdout
 
     return run
@@ -39,6 +42,29 @@ def test_remember_count_and_forget(run, tmp_path: Path):
     run("forget", status=1, typed="n\n")
     assert json.loads(run("forget", "--source", "nobody", "--json")) == {"forgotten": 0}
     assert json.loads(run("forget", "--yes", "--json")) == {"forgotten": 2}
+
+
+def test_a_language_without_meaning_is_refused_everywhere(run, tmp_path: Path):
+    (tmp_path / "a.txt").write_text("a dog\n")
+    write_sound(tmp_path / "a.wav", tone(2.0, rate_hz=8000, hz=500), rate_hz=8000)
+    run("remember", str(tmp_path / "a.txt"), "--lang", "eng")
+    run("forget", "--lang", "xx1", status=1)
+    run("caption", str(tmp_path / "a.wav"), "--lang", "english", status=1)
+    run("caption", str(tmp_path / "a.wav"), "--lang", "zzz", status=1)  # of which nothing is remembered
+    run("train", "captioner", str(tmp_path / "a.txt"), "--out", str(tmp_path / "new"), "--lang", "en", status=1)
+    run("eval", "captions", str(tmp_path / "a.txt"), "--refs", str(tmp_path), "--lang", "en", status=1)
+    assert json.loads(run("status", "--json"))["captions"] == 1
+
+
+def test_options_that_exclude_each_other_are_refused(run, tmp_path: Path):
+    (tmp_path / "a.txt").write_text("a dog\n")
+    write_sound(tmp_path / "a.wav", tone(2.0, rate_hz=8000, hz=500), rate_hz=8000)
+    run("remember", str(tmp_path / "a.txt"), "--lang", "eng")
+    sound = str(tmp_path / "a.wav")
+    run("caption", sound, "--json", "--srt", status=1)
+    run("caption", sound, "--beams", "7", status=1)  # a bundle without a decoder follows no sentences
+    run("caption", sound, "--strategy", "audio", status=1)
+    assert json.loads(run("caption", sound, "--json", "--lang", "eng"))[0]["moments"][0]["caption"] == "a dog"
 
 
 def test_what_can_not_be_done_is_said_before_a_library_is_made(run, tmp_path: Path):
