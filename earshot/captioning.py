@@ -14,14 +14,17 @@ import typer
 
 from earshot import show
 from earshot.cli import EXIT_FAILED_FILES
+from earshot.limits import MOST_TEXTS
 from earshot.options import BundleOption, DeviceChoice, DeviceOption, JsonOption, LibraryOption, open_library
 from engine.errors import AudioError, QueryError
+from engine.memory.captions import UNDETERMINED
 
 if TYPE_CHECKING:
     from earshot.library import Library
     from engine.bundle import Bundle
     from engine.captioner import Captioner, Remembering, RetrievalCaptioner
     from engine.encoders import Encoders
+    from engine.memory.captions import Said
     from engine.types import Caption, FloatArray, Remembered, Strategy
 
 #: Moments that are put into words at once.
@@ -71,15 +74,15 @@ class OfLibrary:
         """See ``Library.recalled``."""
         return self._library.recalled(vector, k)
 
-    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
-        """See ``Library.text_memory``."""
-        return self._library.text_memory(limit)
+    def said(self, limit: int) -> tuple[FloatArray, list[Said]]:
+        """See ``Library.said_memory``."""
+        return self._library.said_memory(limit)
 
     def count(self) -> int:
         """How many captions may be projected upon."""
         from engine.memory.captions import GENERATED
 
-        return self._library.remembers() - self._library.remembers(source=GENERATED) or len(self.texts(1 << 30)[1])
+        return self._library.remembers() - self._library.remembers(source=GENERATED) or len(self.said(1 << 30)[1])
 
 
 class OfBundle:
@@ -94,15 +97,15 @@ class OfBundle:
         """The k nearest, best first."""
         return self._shipped.nearest(vector, k) if self._shipped else []
 
-    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
-        """Vectors ``[n, dim]`` and their texts."""
+    def said(self, limit: int) -> tuple[FloatArray, list[Said]]:
+        """Vectors ``[n, dim]`` and what they say."""
         import numpy as np
 
-        return self._shipped.texts(limit) if self._shipped else (np.empty((0, self._dim), np.float32), [])
+        return self._shipped.said(limit) if self._shipped else (np.empty((0, self._dim), np.float32), [])
 
     def count(self) -> int:
         """How many there are."""
-        return len(self.texts(1 << 30)[1])
+        return len(self.said(1 << 30)[1])
 
 
 def captioner_of(
@@ -131,7 +134,21 @@ def captioner_of(
         raise QueryError(
             f"--strategy {strategy} of a bundle without a decoder", "nearest", "train one: `earshot train captioner`"
         )
+    if beams is not None:
+        raise QueryError("--beams of a bundle without a decoder", "none", "train one: `earshot train captioner`")
+    if lang is not None:
+        _require_said(memory, lang)
     return RetrievalCaptioner(encoders, memory, lang)
+
+
+def _require_said(memory: Remembering, language: str) -> None:
+    """Raises ``QueryError`` if captions are remembered, and none of them is in this language, nor in one unnamed."""
+    _, said = memory.said(MOST_TEXTS)
+    known = sorted({one.language for one in said})
+    if known and len(said) < MOST_TEXTS and not {language, "", UNDETERMINED} & set(known):
+        raise QueryError(
+            f"no caption in {language!r}", f"one of {', '.join(known)}", f"remember some: `--lang {language}` says so"
+        )
 
 
 def _read_by(bundle: Bundle) -> Sequence[str]:
@@ -225,8 +242,12 @@ def caption(
     indexed. Exit status: 0 all done, 3 some files could not be heard, 1 could not run.
     """
     from earshot.places import expanded
+    from earshot.remembering import checked_language
     from indexer.scan import Found, scan
 
+    checked_language(lang)
+    if as_json and as_srt:
+        raise QueryError("--json and --srt", "one of them", "leave out the other")
     files = [one.path for one in scan([expanded(path) for path in paths]) if isinstance(one, Found)]
     if as_srt and len(files) != 1:
         raise QueryError(f"--srt with {len(files)} files", "one file", "ask for one at a time")
@@ -264,6 +285,7 @@ def _opened(library: str | None, bundle: str | None, device: DeviceChoice) -> It
     """The library's model and memory, or, without a library, a bundle's own."""
     from earshot.keep import keep_at
     from earshot.models import DEFAULT_BUNDLE, load_encoders
+    from earshot.remembering import few_remembered
 
     with closing(keep_at(library)) as keep:
         exists = keep.exists()
@@ -272,6 +294,8 @@ def _opened(library: str | None, bundle: str | None, device: DeviceChoice) -> It
         yield encoders, OfBundle(encoders)
         return
     with open_library(library, bundle, device) as opened:
+        for note in few_remembered(opened):
+            show.remark(note, style="yellow")
         yield opened.encoders, OfLibrary(opened)
 
 

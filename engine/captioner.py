@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from engine.beams import Hypothesis, Rules, beam_search, greedy_search
@@ -20,6 +21,7 @@ from engine.decoding import CachedSteps
 from engine.encoders import Encoders
 from engine.errors import BundleError, QueryError, SelfTestError, SpaceMismatchError
 from engine.eventless import anchors_in, eventless_of, kept_in
+from engine.memory.captions import Said
 from engine.projection import (
     EVIDENCE,
     Laid,
@@ -50,8 +52,8 @@ class Remembering(Protocol):
     def nearest(self, vector: FloatArray, k: int) -> list[Remembered]:
         """The k nearest to ``vector [dim]``, best first."""
 
-    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
-        """Unit vectors ``[n, dim]`` and their texts, at most ``limit``."""
+    def said(self, limit: int) -> tuple[FloatArray, list[Said]]:
+        """Unit vectors ``[n, dim]`` and what they say, at most ``limit``."""
 
     def count(self) -> int:
         """How many there are."""
@@ -167,7 +169,10 @@ class Captioner:
         """What to put into words instead of sounds ``[n, dim]``, and the captions that weighed most in it."""
         if self._memory is None or not self._count:
             return vectors, [()] * len(vectors)
-        k = NEAREST if self.strategy == "projection" and self._vectors is None else EVIDENCE
+        if self._vectors is not None:
+            found = project(vectors, self._vectors, self.tau, self._part.renormalise)
+            return found.points, [self._weighed(*each) for each in zip(found.rows, found.cosines, strict=True)]
+        k = NEAREST if self.strategy == "projection" else EVIDENCE
         near = [self._memory.nearest(vector, k) for vector in vectors]
         evidence = [tuple(each[:EVIDENCE]) for each in near]
         if self.strategy == "audio":
@@ -176,9 +181,16 @@ class Captioner:
             raise nothing_remembered()
         if self.strategy == "nearest":
             return np.stack([each[0].vector for each in near]), evidence
-        if self._vectors is not None:
-            return project(vectors, self._vectors, self.tau, self._part.renormalise).points, evidence
         return np.stack([self._of_nearest(each) for each in near]), evidence
+
+    def _weighed(self, rows: NDArray[np.int64], cosines: FloatArray) -> tuple[Remembered, ...]:
+        """Of all that is remembered, what lies in these ``rows``."""
+        assert self._vectors is not None
+        said = [(self._captions[row], self._vectors.rows[row]) for row in rows]
+        return tuple(
+            Remembered(one.text, one.language, one.source, vector, float(cosine))
+            for (one, vector), cosine in zip(said, cosines, strict=True)
+        )
 
     def _of_nearest(self, near: Sequence[Remembered]) -> FloatArray:
         cosines = np.array([one.score for one in near], np.float32)
@@ -187,12 +199,13 @@ class Captioner:
 
     def _remembered(self) -> Laid | None:
         """All vectors remembered ``[N, dim]``; None where there are too many, or where none are needed."""
+        self._captions: list[Said] = []
         self._count = count = 0 if self._memory is None else self._memory.count()
         if self.strategy != "audio" and not count:
             raise nothing_remembered()
         if self.strategy != "projection" or self._memory is None or count > MOST_EXACT:
             return None
-        vectors, _ = self._memory.texts(MOST_EXACT)
+        vectors, self._captions = self._memory.said(MOST_EXACT)
         if vectors.shape[1] != self._dim:
             raise SpaceMismatchError(
                 f"captions remembered in another space, {vectors.shape[1]} numbers each",

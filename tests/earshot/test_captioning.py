@@ -60,8 +60,8 @@ class Bands:
         best = np.argsort(-scores)[:k]
         return [Remembered(self._words[n], "eng", "own", self._vectors[n], float(scores[n])) for n in best]
 
-    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
-        return self._vectors[:limit], self._words[:limit]
+    def said(self, limit: int) -> tuple[FloatArray, list[Said]]:
+        return self._vectors[:limit], [Said(word, "eng") for word in self._words[:limit]]
 
     def count(self) -> int:
         return len(self._words)
@@ -104,7 +104,7 @@ def test_captions_are_built_on_what_the_library_remembers(tmp_path: Path) -> Non
         library.remember([Said("band500", "eng", GENERATED)])
         memory = OfLibrary(library)
         assert memory.count() == 2
-        assert sorted(memory.texts(10)[1]) == ["band2000 whistles", "band500 hums"]
+        assert sorted(said.text for said in memory.said(10)[1]) == ["band2000 whistles", "band500 hums"]
         (moment,) = caption_file(tmp_path / "tone.wav", encoders, captioner_of(encoders, memory))
         assert moment.caption.text == "band500 hums"
         assert [(one.text, one.source) for one in moment.caption.evidence] == [

@@ -22,6 +22,7 @@ from engine.encoders import OnnxEncoders
 from engine.errors import BundleError, ManifestError, QueryError, SelfTestError, SpaceMismatchError
 from engine.eventless import NO_EVENT, heard_by
 from engine.fakes import FakeEncoders, band_word
+from engine.memory.captions import Said
 from engine.types import Caption, FloatArray, Remembered
 from exporters.captioner import CaptionSettings, calibrate_captions, export_captioner
 from exporters.decoder import CaptionDecoder, DecoderConfig
@@ -47,8 +48,10 @@ class Memory:
             for n in best
         ]
 
-    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
-        return self.vectors[:limit], self._texts[:limit]
+    def said(self, limit: int) -> tuple[FloatArray, list[Said]]:
+        return self.vectors[:limit], [
+            Said(text, "fra" if n in (2, 3) else "eng", "own") for n, text in enumerate(self._texts[:limit])
+        ]
 
     def count(self) -> int:
         return len(self._texts)
@@ -216,6 +219,20 @@ def test_a_caption_is_believed_as_its_own_curve_says(
         assert caption.score == pytest.approx(curve.relevance(cosine), abs=1e-5)
         assert caption.unsure == (caption.score < curve.cutoff)
         assert before.score == pytest.approx(encoders.calibration["text"].relevance(cosine), abs=1e-5)
+
+
+def test_evidence_is_what_was_projected_upon_and_the_memory_is_asked_once(
+    made: Path, encoders: OnnxEncoders, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sounds = _sounds(encoders, 3)
+    nearest = [memory.nearest(sound, 5) for sound in sounds]
+    captioner = _captioner(made, encoders, memory)
+    monkeypatch.setattr(memory, "nearest", None)
+    for caption, near in zip(captioner.caption(sounds), nearest, strict=True):
+        assert [(o.text, o.language, o.source) for o in caption.evidence] == [
+            (o.text, o.language, o.source) for o in near
+        ]
+        np.testing.assert_allclose([o.score for o in caption.evidence], [o.score for o in near], atol=1e-5)
 
 
 def test_a_large_memory_is_projected_upon_by_its_nearest(

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.bundle import open_bundle
 from engine.captioner import Captioner
-from engine.memory.captions import ShippedCaptions
+from engine.memory.captions import Said, ShippedCaptions
 from engine.types import FloatArray, Remembered
 from exporters.amend import amend
 from exporters.captioner import calibrate_captions
@@ -44,9 +44,9 @@ class _Counted:
         """See ``Remembering.nearest``."""
         return self.held.nearest(vector, k)
 
-    def texts(self, limit: int) -> tuple[FloatArray, list[str]]:
-        """See ``Remembering.texts``."""
-        return self.held.texts(limit)
+    def said(self, limit: int) -> tuple[FloatArray, list[Said]]:
+        """See ``Remembering.said``."""
+        return self.held.said(limit)
 
     def count(self) -> int:
         """See ``Remembering.count``."""
