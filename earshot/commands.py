@@ -123,6 +123,7 @@ def index(
         bool,
         typer.Option("--caption-again", help="Also what is in words already: by a better captioner or memory."),
     ] = False,
+    lang: Annotated[str | None, typer.Option("--lang", help="In which language: eng, fra, deu, spa, jpn …")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Hear every new or changed sound below PATHS; known ones are skipped.
@@ -133,6 +134,7 @@ def index(
     if any are given. It answers as before until that is done; `earshot library rollback` goes back.
     """
     from earshot.places import expanded
+    from earshot.remembering import few_remembered
     from indexer.scan import scan
 
     paths = paths or []
@@ -155,11 +157,12 @@ def index(
                 prune_anyway=prune_anyway,
                 caption=caption,
                 caption_again=caption_again,
+                caption_lang=lang,
                 wait_s=patience_s(as_json),
                 on_wait=show.waiting,
                 on_progress=draw,
             )
-        for note in opened.notes:
+        for note in (*opened.notes, *(few_remembered(opened) if caption or caption_again else ())):
             show.remark(note)
     if as_json:
         show.print_json(report.to_dict())

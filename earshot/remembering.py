@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from engine.encoders import TextEncoder
+from earshot.models import shipped_captions
+from engine.encoders import Encoders, OnnxEncoders, TextEncoder
 from engine.errors import LibraryBusyError, LibraryError, QueryError
 from engine.memory.base import Memory, fold
 from engine.memory.captions import GENERATED, OWN, UNDETERMINED, CaptionMemory, Said, tidied
@@ -46,6 +48,8 @@ _TEXT, _LANGUAGE, _SOURCE = ("caption", "text", "sentence"), ("lang", "language"
 _CODE = re.compile(r"[a-z]{3}")
 #: The columns of a table of several captions a sound, as Clotho's.
 _NUMBERED = re.compile(r"caption_\d+")
+#: Fewer captions than this say little of most sounds.
+FEW = 500
 #: How long a run of ``index`` waits at once for somebody else who remembers: then it sees whether it is to stop.
 _PATIENCE_S = 1.0
 #: Of the ledger: that some of what earshot said has been replaced.
@@ -315,16 +319,27 @@ def remember(
         memory.memory.flush()
 
 
-def captioning(library: Library, keep: Keep, captioner: bool | Captioner) -> Captioning:
+def captioning(library: Library, keep: Keep, captioner: bool | Captioner, lang: str | None = None) -> Captioning:
     """Who captions on ingest: ``captioner``, or that of the library's bundle; its texts are remembered as generated.
 
-    Raises ``QueryError`` where nothing is remembered that a caption could be built on.
+    Raises ``QueryError`` where nothing is remembered that a caption could be built on, or nothing in ``lang``.
     """
     from earshot.captioning import OfLibrary, captioner_of
-    from indexer.captions import Captioning
+    from earshot.options import DeviceChoice
+    from indexer.captions import Captioning, give_way
 
-    encoders = library.encoders
-    who = captioner_of(encoders, OfLibrary(library)) if isinstance(captioner, bool) else captioner
+    checked_language(lang)
+
+    def built() -> tuple[Encoders, Captioner]:
+        encoders = _beside(library.encoders)
+        _ = encoders.text
+        if not isinstance(captioner, bool):
+            return encoders, captioner
+        return encoders, captioner_of(encoders, OfLibrary(library), lang=lang, device=DeviceChoice(encoders.device))
+
+    # The threads of a graph have the priority of the thread that opened it.
+    with ThreadPoolExecutor(1, initializer=give_way) as quiet:
+        encoders, who = quiet.submit(built).result()
 
     def keep_said(captions: Sequence[Said], given_up: Callable[[], bool]) -> bool:
         while not given_up():
@@ -337,6 +352,28 @@ def captioning(library: Library, keep: Keep, captioner: bool | Captioner) -> Cap
         return False
 
     return Captioning(who, keep_said)
+
+
+def _beside(encoders: Encoders) -> Encoders:
+    """Encoders whose graphs of words are not open yet."""
+    if not isinstance(encoders, OnnxEncoders):
+        return encoders
+    beside = OnnxEncoders(encoders.bundle, encoders.device)
+    beside.audio = encoders.audio
+    return beside
+
+
+def few_remembered(library: Library) -> list[str]:
+    """A warning, where a few captions have taken the place of the many that come with the model."""
+    shipped = shipped_captions(library.encoders)
+    count = library.remembers() - library.remembers(source=GENERATED)
+    if not shipped or not 0 < count < FEW:
+        return []
+    many = len(shipped.texts(1 << 30)[1])
+    return [
+        f"this library remembers few captions ({count}), and its own are built upon these alone, no longer on the "
+        f"{many:,} that come with the model: remember some hundreds more, or `earshot forget` them"
+    ]
 
 
 def say_again(ledger: Ledger, roots: Sequence[Path]) -> None:
