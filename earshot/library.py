@@ -220,6 +220,7 @@ class Library:
         prune_anyway: bool = False,
         caption: bool | Captioner = False,
         caption_again: bool = False,
+        caption_lang: str | None = None,
         wait_s: float = WAIT_S,
         on_wait: Callable[[str], None] = lambda _: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
@@ -236,6 +237,7 @@ class Library:
             caption: Put what is below ``paths`` into words, too, as far as it is not yet; by the bundle's captioner, or
                 by one of your own. What was heard before is not heard again for it.
             caption_again: Also what is in words already, which is then replaced.
+            caption_lang: In which language; default: the captioner's own.
             wait_s: How long to wait where another process is indexing into this library.
             on_wait: Called once before waiting, with who that is.
             on_progress: Called a few times a second at most, in this thread.
@@ -249,7 +251,8 @@ class Library:
         self._require_open()
         roots = [expanded(path) for path in paths]
         _ = self._encoders.audio  # a broken model or a missing device is said before any work is done
-        captions = captioning(self, self._keep, caption or caption_again) if caption or caption_again else None
+        asked = caption or caption_again
+        captions = captioning(self, self._keep, asked, caption_lang) if asked else None
         options = IndexOptions(jobs, retry_failed, prune or prune_anyway, prune_anyway, captions)
         with self._keep.writing(self._encoders.space, self._tidy, wait_s, on_wait) as memory:
             if self._bundle is not None:

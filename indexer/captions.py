@@ -36,7 +36,7 @@ WINDOWS_A_STEP = 32
 #: A file keeps so many different captions, those that it has said longest.
 MOST_CAPTIONS = 1000
 _POLL_S = 0.1
-_NICE = 10
+NICE = 10
 
 
 class Captioner(Protocol):
@@ -119,6 +119,16 @@ def of_file(merged: Sequence[Run]) -> list[str]:
     return [text for text in spoken_s if text in longest]
 
 
+def give_way() -> None:
+    """Let this thread, and those that it starts, work at a low priority: hearing comes first.
+
+    On Linux, where a thread has a priority of its own.
+    """
+    if sys.platform == "linux":
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, max(NICE, os.getpriority(os.PRIO_PROCESS, own)))
+
+
 @contextmanager
 def captioned_beside(
     flow: Flow,
@@ -168,8 +178,7 @@ class _Captions:
     def go_on(self, heard: threading.Event) -> None:
         """Until all has been heard and captioned, or the run stops."""
         lost: set[str] = set()
-        if sys.platform == "linux":  # there a thread has a priority of its own; hearing comes first
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        give_way()
         while not self.flow.stop.is_set():
             is_last = heard.is_set()  # asked first: what comes after it is in the ledger by then
             contents = self.ledger.uncaptioned(self.roots, CONTENTS_AT_ONCE + len(lost))

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from earshot import Library
 from earshot.captioning import CaptionedMoment, OfLibrary, called_the_same, caption_file, captioner_of, subtitles
+from earshot.commands import app
+from earshot.remembering import captioning
 from engine.captioner import RetrievalCaptioner
 from engine.errors import QueryError
 from engine.fakes import FakeEncoders, band_word
 from engine.memory.captions import GENERATED, Said
+from engine.session import cpu_count
 from engine.types import Caption, FloatArray, Remembered
+from indexer.captions import NICE
 
 
 def _moment(start_s: float, end_s: float, text: str, score: float = 0.5) -> CaptionedMoment:
@@ -113,3 +121,48 @@ def test_captions_are_built_on_what_the_library_remembers(tmp_path: Path) -> Non
         ]
         with pytest.raises(QueryError, match="without a decoder"):
             captioner_of(encoders, memory, strategy="projection")
+
+
+def _silence(folder: Path) -> Path:
+    folder.mkdir()
+    chance = np.random.default_rng(3)
+    soundfile.write(folder / "noise.wav", 0.1 * np.clip(chance.standard_normal(48_000), -3, 3), 16_000)
+    soundfile.write(folder / "silence.wav", np.zeros(48_000), 16_000)
+    return folder
+
+
+def test_silence_and_noise_are_called_so_by_the_commands(tmp_path: Path) -> None:
+    """In a language that the decoder doesn't speak, where all that is remembered is a dog."""
+    sounds, library = _silence(tmp_path / "sounds"), tmp_path / "library"
+    (tmp_path / "one.txt").write_text("un chien aboie\n")
+    run = CliRunner().invoke
+    assert run(app, ["remember", str(tmp_path / "one.txt"), "--lang", "fra", "--library", str(library)]).exit_code == 0
+    found = run(app, ["caption", str(sounds), "--lang", "fra", "--json", "--library", str(library)])
+    assert found.exit_code == 0, found.output
+    said = {
+        Path(one["path"]).stem: {moment["caption"] for moment in one["moments"]} for one in json.loads(found.stdout)
+    }
+    assert said == {"noise": {"bruit continu"}, "silence": {"silence"}}
+    indexed = run(app, ["index", str(sounds), "--caption", "--lang", "fra", "--library", str(library)])
+    assert indexed.exit_code == 0, indexed.output
+    with Library(library) as opened:
+        kept = {Path(one.paths[0]).stem: one for one in opened.captions()}
+    assert {name: one.captions for name, one in kept.items()} == {"noise": ("bruit continu",), "silence": ("silence",)}
+    assert {run.language for one in kept.values() for run in one.moments} == {"fra"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a priority of its own")
+def test_the_threads_of_a_captioner_on_ingest_give_way(tmp_path: Path) -> None:
+    def threads() -> dict[str, int]:
+        return {
+            task.name: os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path("/proc/self/task").iterdir()
+        }
+
+    with Library(tmp_path / "library", create=True) as library:
+        assert library.encoders.audio is not None
+        before = threads()
+        kept = captioning(library, library._keep, True)
+        started = {task: nice for task, nice in threads().items() if task not in before}
+        assert kept.captioner is not None
+    assert len(started) >= cpu_count() - 1
+    assert set(started.values()) <= {max(NICE, os.getpriority(os.PRIO_PROCESS, 0))}
