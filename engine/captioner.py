@@ -239,7 +239,7 @@ class RetrievalCaptioner:
     def __init__(self, encoders: Encoders, memory: Remembering, language: str | None = None) -> None:
         """Of ``language``, or English where any near one is. Raises ``QueryError`` if nothing is remembered."""
         if not memory.count():
-            raise nothing_remembered()
+            raise nothing_remembered(has_decoder=False)
         self._encoders, self._memory, self._language = encoders, memory, language
         self._eventless = eventless_of(encoders)
 

@@ -2,7 +2,8 @@
 
 ``p = sum_i w_i t_i``, ``w = softmax(cos(a, t_i) / tau)`` over all N of them (arXiv:2309.12242, eqs. 4 and 5). Over the
 K nearest alone the error is bounded: what is left out has cosines of at most the K-th, so at most the share
-``tail_share`` of the weight; what it adds is a mean of unit vectors, so ``|p - p_K| <= tail_share * (1 + |p_K|)``.
+``tail_share`` of the weight; what it adds is a mean of unit vectors, so ``|p - p_K| <= tail_share * (1 + |p_K|)``. That
+holds of the true K nearest: a memory that looks them up in a graph misses some, and whatever it misses isn't bounded.
 """
 
 from __future__ import annotations
@@ -139,11 +140,10 @@ def require_tau(tau: float) -> None:
         raise QueryError(f"tau = {tau:g}", "a positive temperature", "0.01 is the usual one")
 
 
-def nothing_remembered() -> QueryError:
-    """What to say where there is nothing to project onto."""
-    return QueryError(
-        "no captions remembered", "some", "fill the memory with `earshot remember TEXTS…`, or use --strategy audio"
-    )
+def nothing_remembered(has_decoder: bool = True) -> QueryError:
+    """What to say where there is nothing to project onto; without a decoder that is the end of it."""
+    action = "fill the memory with `earshot remember TEXTS…`"
+    return QueryError("no captions remembered", "some", f"{action}, or use --strategy audio" if has_decoder else action)
 
 
 def _alike(sounds: FloatArray, columns: FloatArray) -> Iterator[FloatArray]:

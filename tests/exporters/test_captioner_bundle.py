@@ -250,6 +250,9 @@ def test_what_cannot_be_right_is_refused(folder: Path, encoders: OnnxEncoders, m
         _captioner(folder, encoders, empty)
     with pytest.raises(QueryError, match="earshot remember"):
         RetrievalCaptioner(encoders, empty)
+    with pytest.raises(QueryError) as refused:
+        RetrievalCaptioner(encoders, empty)
+    assert "--strategy" not in str(refused.value)
     with pytest.raises(SpaceMismatchError, match="another space"):
         _captioner(folder, encoders, other)
     for settings, words in (
