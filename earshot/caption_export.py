@@ -8,7 +8,8 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
@@ -78,7 +79,17 @@ def _runs(said: Sequence[Payload]) -> list[Run]:
     """The runs of what is said of a sound's windows, by their payloads in order; those without words are left out."""
     heard = [Heard(int(w["window"]), float(w["start_s"]), float(w["end_s"]), _NO_VECTOR) for w in said]
     captions = [_caption(one) for one in said]
-    return [run for run in runs(heard, captions) if run.text]
+    return [run for run in _apart(runs(heard, captions)) if run.text]
+
+
+def _apart(merged: list[Run]) -> list[Run]:
+    """Windows overlap: where of the next one another thing is said, that begins in the middle of what they share."""
+    for number, (one, after) in enumerate(pairwise(merged)):
+        if after.start_s < one.end_s:
+            middle = (after.start_s + one.end_s) / 2
+            merged[number] = replace(merged[number], end_s=middle)
+            merged[number + 1] = replace(after, start_s=middle)
+    return merged
 
 
 def _caption(said: Payload) -> Caption:

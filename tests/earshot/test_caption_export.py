@@ -49,6 +49,19 @@ def test_what_was_said_of_a_library_is_written_moment_by_moment(tmp_path: Path):
     assert first.end_s < second.start_s + 1
 
 
+def test_moments_do_not_overlap_though_windows_do(tmp_path: Path):
+    parts = [tone(3.0, rate_hz=8000, hz=125), tone(3.0, rate_hz=8000, hz=500), tone(3.0, rate_hz=8000, hz=125)]
+    write_sound(tmp_path / "sounds" / "a.wav", np.concatenate(parts), rate_hz=8000)
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
+        library.index([tmp_path / "sounds"], caption=Sayer())
+        [said] = library.captions()
+    assert len(said.moments) >= 3
+    times = [time for run in said.moments for time in (run.start_s, run.end_s)]
+    assert times == sorted(times)
+    assert (times[0], times[-1]) == (0.0, 9.0)
+    assert times[1:-1:2] == times[2:-1:2]  # where one ends the next begins
+
+
 def test_csv_has_a_row_a_moment_and_path():
     to = io.StringIO()
     report = export_captions([sound(Path("/a.wav"), Path("/copy.wav")), sound(Path("/b.wav"))], "csv", None, to)
