@@ -92,3 +92,17 @@ def test_a_few_captions_in_place_of_the_models_own_are_warned_of(tmp_path: Path,
     assert "these alone, no longer on the 4,992 that" in told("caption", str(tmp_path / "a.wav"))
     assert "these alone" in told("index", str(tmp_path / "a.wav"), "--caption")
     assert "these alone" not in told("remember", str(tmp_path / "more.txt"), "--lang", "eng")
+
+
+def test_where_nothing_is_remembered_no_caption_is_made(run, tmp_path: Path):
+    """A bundle without captions or decoder: refused, with what to do; what was indexed stays."""
+    write_sound(tmp_path / "a.wav", tone(2.0, rate_hz=8000, hz=500), rate_hz=8000)
+    sound = str(tmp_path / "a.wav")
+    run("index", sound)
+    for words in (["caption", sound], ["index", sound, "--caption"], ["index", sound, "--caption-again"]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 1
+        assert isinstance(result.exception, EarshotError)
+        assert "no captions remembered" in str(result.exception)
+        assert "earshot remember" in str(result.exception)
+    assert json.loads(run("status", "--json"))["files"] == 1
