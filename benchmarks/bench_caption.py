@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -15,11 +17,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.targets import judge
 from engine.beams import Rules, beam_search
-from engine.bundle import open_bundle
+from engine.bundle import Bundle, open_bundle
 from engine.decoding import CachedSteps
-from engine.encoders import OnnxEncoders
-from engine.projection import laid_out, project
+from engine.encoders import OnnxEncoders, normalise
+from engine.fakes import FakeEncoders
+from engine.projection import EVIDENCE, laid_out, project
 from engine.session import KeepingSession, Session
+from engine.types import FloatArray
 from exporters.captiongraph import decoder_model, prefix_model
 from exporters.decoder import CaptionDecoder, from_gpt2
 
@@ -144,3 +148,37 @@ def test_projection(benchmark, sounds: int) -> None:
     benchmark.pedantic(lambda: project(heard, laid, 0.01), rounds=1 if benchmark.disabled else 50, warmup_rounds=2)
     if not benchmark.disabled:
         judge(benchmark, {"projection": median(benchmark.stats.stats.data) / sounds * 1e3})
+
+
+class _Towers(FakeEncoders):
+    """Words are directions of no meaning, in the starter's space."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        self.bundle, self.space = replace(bundle, folder=bundle.folder / "no captions"), bundle.manifest.space
+
+    def encode_text(self, texts: Sequence[str]) -> FloatArray:
+        chance = np.random.default_rng(abs(hash(tuple(texts))))
+        return normalise(chance.standard_normal((len(texts), self.space.dim)))
+
+
+def test_projection_in_a_library(benchmark, tmp_path: Path) -> None:
+    """The same as ``earshot caption`` does it: 100,000 captions that a library remembers, with the evidence."""
+    from earshot import Library
+    from earshot.captioning import OfLibrary
+    from engine.captioner import Captioner
+
+    bundle, count = open_bundle("starter"), 2_000 if benchmark.disabled else 100_000
+    if bundle.manifest.captioner is None:
+        pytest.skip("the starter has no decoder yet")
+    with Library(tmp_path / "library", encoders=_Towers(bundle), create=True) as library:
+        library.remember((f"sound number {number}" for number in range(count)), lang="eng")
+        captioner = Captioner(bundle, library.encoders, OfLibrary(library), strategy="projection", device="cpu")
+        noise = np.random.default_rng(0).standard_normal((1, bundle.manifest.dim))
+        sounds = normalise(library.text_memory(1)[0] + 0.03 * noise)
+        points, [evidence] = captioner._points(sounds)
+        assert points.shape == sounds.shape
+        assert len(evidence) == EVIDENCE
+        benchmark.pedantic(lambda: captioner._points(sounds), rounds=1 if benchmark.disabled else 50, warmup_rounds=2)
+    if not benchmark.disabled:
+        judge(benchmark, {"projection": median(benchmark.stats.stats.data) * 1e3})
