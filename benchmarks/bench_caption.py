@@ -162,6 +162,7 @@ class _Towers(FakeEncoders):
         return normalise(chance.standard_normal((len(texts), self.space.dim)))
 
 
+@pytest.mark.timeout(1200)
 def test_projection_in_a_library(benchmark, tmp_path: Path) -> None:
     """The same as ``earshot caption`` does it: 100,000 captions that a library remembers, with the evidence."""
     from earshot import Library
