@@ -120,7 +120,8 @@ def test_manifest_and_card_agree(work):
     card = (work / "bundle" / "README.md").read_text()
     assert manifest["space_id"] in card
     assert "nobody" in card
-    assert set(manifest["files"]) == {"README.md", "audio.onnx", "golden.npz", "text.onnx", "tokenizer.json"}
+    graphs = {"audio.onnx", "text.onnx", "golden.npz", "tokenizer.json"}
+    assert set(manifest["files"]) == {"README.md", "towers.json", *graphs}
     assert manifest["parity"]["audio_graph"] <= 1e-3
 
 
