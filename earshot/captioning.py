@@ -17,7 +17,6 @@ from earshot.cli import EXIT_FAILED_FILES
 from earshot.limits import MOST_TEXTS
 from earshot.options import BundleOption, DeviceChoice, DeviceOption, JsonOption, LibraryOption, open_library
 from engine.errors import AudioError, QueryError
-from engine.memory.captions import UNDETERMINED
 
 if TYPE_CHECKING:
     from earshot.library import Library
@@ -143,6 +142,8 @@ def captioner_of(
 
 def _require_said(memory: Remembering, language: str) -> None:
     """Raises ``QueryError`` if captions are remembered, and none of them is in this language, nor in one unnamed."""
+    from engine.memory.captions import UNDETERMINED
+
     _, said = memory.said(MOST_TEXTS)
     known = sorted({one.language for one in said})
     if known and len(said) < MOST_TEXTS and not {language, "", UNDETERMINED} & set(known):

@@ -128,7 +128,8 @@ def test_search_json_has_the_promised_keys(indexed: Shell):
     found = indexed.json("search", "beep", "--min-relevance", "0")
     assert isinstance(found, list)
     assert len(found) == 2
-    keys = {"path", "paths", "start_s", "end_s", "score", "relevance", "duration_s", "title", "caption", "by"}
+    keys = {"path", "paths", "start_s", "end_s", "score", "relevance", "duration_s", "title", "by"}
+    keys |= {"caption", "caption_score", "caption_unsure"}
     assert all(set(hit) == keys for hit in found)
     assert all(0 <= hit["relevance"] <= 1 and hit["start_s"] < hit["end_s"] <= hit["duration_s"] for hit in found)
 
