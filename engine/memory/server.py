@@ -129,7 +129,13 @@ class ServerMemory:
         batches = [each[first : first + UPLOAD_POINTS] for first in range(0, len(each), UPLOAD_POINTS)]
         if batches:
             self._begin_writing(collection, len(each))
-            list(self._streams.map(lambda batch: self._upload(collection, batch, mode), batches))
+            try:
+                sent = self._streams.map(lambda batch: self._upload(collection, batch, mode), batches)
+            except RuntimeError as error:
+                if self._closed:  # by another thread, just now: as if it had come while waiting
+                    raise KeyboardInterrupt from error
+                raise
+            list(sent)
 
     def _upload(self, collection: Collection, batch: Sequence[Point], mode: models.UpdateMode) -> None:
         structs = [

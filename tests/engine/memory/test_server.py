@@ -663,6 +663,16 @@ def test_closing_ends_the_waits_of_other_threads(qdrant: Stub, opened: Opened) -
     assert ended
 
 
+def test_closing_ends_a_write_that_is_just_beginning(
+    qdrant: Stub, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = opened()
+    begin = memory._begin_writing
+    monkeypatch.setattr(memory, "_begin_writing", lambda *args: (begin(*args), memory.close()))
+    with pytest.raises(KeyboardInterrupt):
+        memory.upsert(batch(600))
+
+
 def test_a_server_that_restarts_is_found_again_by_grpc(qdrant: Stub, opened: Opened) -> None:
     said: list[str] = []
     memory = opened(said, grpc_port=qdrant.grpc_port)
