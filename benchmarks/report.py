@@ -1,12 +1,14 @@
-"""The figures of a run as Markdown: ``python -m benchmarks.report FIGURES.json [docs/benchmarks.md]``.
+"""The figures of runs as Markdown: ``python -m benchmarks.report FIGURES.json… [docs/benchmarks.md]``.
 
-``FIGURES.json`` is what ``pytest benchmarks --benchmark-enable --benchmark-json=FIGURES.json`` writes.
+``FIGURES.json`` is what ``pytest benchmarks --benchmark-enable --benchmark-json=FIGURES.json`` writes. Of several runs
+of one machine, the later take the place of the earlier where they measured the same, and the report says which.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ HEAD = """# Benchmarks
 Made by `make bench`; nothing here is written by hand. Times are of one call: the median of all rounds, and the range.
 """
 TITLES = {
+    "bench_caption": "Captions, and projection onto 100,000 of them",
     "bench_clap": "A published CLAP as a bundle, against the libraries that publish it",
     "bench_copy": "Copying a library of 40,000 windows",
     "bench_decode": "Decoding in processes, and in threads",
@@ -30,10 +33,20 @@ TITLES = {
 }
 
 
-def report(figures: dict[str, Any]) -> str:
-    """The Markdown of pytest-benchmark's JSON: machine, targets, then a table for each file of benchmarks."""
-    benchmarks = figures["benchmarks"]
-    parts = [HEAD, machine(figures)]
+def report(*runs: dict[str, Any]) -> str:
+    """The Markdown of pytest-benchmark's JSON: machine, targets, then a table for each file of benchmarks.
+
+    Raises ``ValueError`` where runs are of different machines or libraries.
+    """
+    if any(run["machine_info"] != runs[0]["machine_info"] for run in runs):
+        raise ValueError("found runs of different machines or libraries, expected those of one")
+    latest = {one["fullname"]: one for run in runs for one in run["benchmarks"]}
+    benchmarks = sorted(latest.values(), key=_file)
+    parts = [HEAD, machine(runs[0])]
+    for run in runs[1:]:
+        files = ", ".join(dict.fromkeys(f"`{_file(one)}`" for one in run["benchmarks"]))
+        rows = "1 row" if len(run["benchmarks"]) == 1 else f"{len(run['benchmarks'])} rows"
+        parts.append(f"Measured again by a later run ({_when(run)}): {rows} of {files}.\n")
     if promised := targets(benchmarks):
         parts += ["## Targets\n", promised]
     for file in dict.fromkeys(_file(one) for one in benchmarks):
@@ -48,7 +61,7 @@ def machine(figures: dict[str, Any]) -> str:
     python = f"{info.get('python_implementation', 'Python')} {info.get('python_version', '')}"
     libraries = ", ".join(f"{name} {number}" for name, number in info.get("libraries", {}).items())
     rows = [
-        ("Date", figures["datetime"][:10]),
+        ("Date", _when(figures)),
         ("Processor", f"{' '.join(cpu.split())}, {info.get('cores', '?')} cores"),
         ("System", f"{info.get('system', '')} {info.get('machine', '')}"),
         ("Python", python),
@@ -59,10 +72,16 @@ def machine(figures: dict[str, Any]) -> str:
 
 def targets(benchmarks: Sequence[dict[str, Any]]) -> str:
     """Promise and figure side by side; empty where no benchmark had one."""
+    judged = [(benchmark, one) for benchmark in benchmarks for one in benchmark["extra_info"].get("targets", ())]
+    times = Counter(one["what"] for _, one in judged)
     rows = [
-        (one["what"], one["target"], one["measured"], "yes" if one["met"] else "**no**")
-        for benchmark in benchmarks
-        for one in benchmark["extra_info"].get("targets", ())
+        (
+            one["what"] + (f" [{benchmark['param']}]" if times[one["what"]] > 1 and benchmark.get("param") else ""),
+            one["target"],
+            one["measured"],
+            "yes" if one["met"] else "**no**",
+        )
+        for benchmark, one in judged
     ]
     return table(("what", "target", "measured", "met"), rows) if rows else ""
 
@@ -106,13 +125,21 @@ def _file(benchmark: dict[str, Any]) -> str:
     return Path(str(benchmark["fullname"]).split("::")[0]).stem
 
 
+def _when(figures: dict[str, Any]) -> str:
+    """Day and minute of a run: ``2026-11-21 15:26``."""
+    return str(figures["datetime"])[:16].replace("T", " ")
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Read the figures; write the report to the second path, or print it."""
-    text = report(json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
-    if len(arguments) > 1:
-        Path(arguments[1]).write_text(text, encoding="utf-8")
-    else:
+    """Read the figures; write the report to a last path that is no JSON, or print it."""
+    *runs, out = map(Path, arguments)
+    if out.suffix == ".json":
+        runs.append(out)
+    text = report(*(json.loads(run.read_text(encoding="utf-8")) for run in runs))
+    if out.suffix == ".json":
         print(text)
+    else:
+        out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

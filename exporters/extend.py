@@ -16,7 +16,7 @@ from exporters.compose import GRAPH, compare_compose, write_compose
 from exporters.composing import A2t, ComposedText
 from exporters.errors import SourceError
 from exporters.export import replacing, self_test
-from exporters.finetuned import a2t_of, read_run, read_state
+from exporters.finetuned import BASE, a2t_of, read_run, read_state
 from exporters.starter import read_towers
 from exporters.store import PackedEmbedding, round_to_bytes
 
@@ -50,7 +50,7 @@ def export_a2t(run: Path, out: Path) -> dict[str, Any]:
     """A run that has learnt its a2t module alone, as its base bundle with that module. Raises ``SourceError``."""
     told, _ = read_run(run)
     a2t = a2t_of(read_state(run))
-    base = Path(told["base"]["path"])
+    base = Path(told[BASE]["path"])
     if a2t is None or not (base / "manifest.json").is_file():
         raise SourceError(f"{run} without an a2t module, or not of a bundle", "both", "train it with --method composed")
     return extend_bundle(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine import windows
 from engine.types import FloatArray
 from exporters.frontend import LogMel, frames_of
 from exporters.towers import AudioConfig
@@ -88,9 +89,7 @@ def mel_table(folder: Path, key: str, clips: Sequence[Callable[[], FloatArray]],
 def window_starts(frames: int, config: AudioConfig) -> list[int]:
     """First frames of a clip's windows, as ``engine.windows.cut`` would place them (to the nearest frame)."""
     size, hop = frames_of(config.window_samples, config.front), config.hop_samples // config.front.hop_samples
-    starts = list(range(0, max(1, frames - size + 1), hop))
-    last = frames - size
-    return [*starts, last] if last > starts[-1] else starts
+    return windows.window_starts(frames, size, hop)
 
 
 def save_array(path: Path, array: NDArray[np.generic]) -> None:

@@ -21,12 +21,12 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.errors import EarshotError
 from exporters.decoder import CaptionDecoder, DecoderConfig
 from trainer.bridging import Bridge
 from trainer.cache import write_atomic
-from trainer.loop import Plan
+from trainer.loop import Plan, write_rows
 from trainer.loop import train as run
+from trainer.settings import TrainingError
 
 PAD, END, UNKNOWN = "[PAD]", "[END]", "[UNK]"
 #: No target: what isn't learnt from.
@@ -34,10 +34,6 @@ _NOTHING = -100
 _LONGEST_PIECE = 16
 #: ``(texts, captions) -> named figures``: what a validation measures beside the loss.
 Metrics = Callable[[Sequence[str], Sequence[str]], Mapping[str, float]]
-
-
-class TrainingError(EarshotError):
-    """Training that can't go on."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +246,7 @@ class _Judge:
             _saved(self._decoder, self._out / "best.pt")
         self._rows.append({"step": str(step), **{name: f"{value:.6g}" for name, value in figures.items()}})
         print(json.dumps(self._rows[-1]), flush=True)
-        write_atomic(self._out / "validation.csv", self._write)
+        write_rows(self._out / "validation.csv", self._rows)
 
     @torch.no_grad()
     def _loss(self) -> float:
@@ -267,12 +263,6 @@ class _Judge:
         vectors = self._config.bridge(torch.from_numpy(np.asarray(self._held.vectors[:count], np.float32)), None)
         said = say(self._decoder, self._tokenizer, vectors, self._held.languages[:count])
         return self._held.metrics(self._held.texts[:count], said)
-
-    def _write(self, path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(self._rows[-1]), extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self._rows)
 
 
 def _sizes(config: CaptionerConfig, dim: int, pieces: int) -> DecoderConfig:

@@ -9,7 +9,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -134,10 +134,16 @@ class _Curve:
 
     def flush(self) -> None:
         if self._rows:
-            write_atomic(self._path, self._write)
+            write_rows(self._path, self._rows)
 
-    def _write(self, path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(self._rows[-1]), extrasaction="ignore")
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """A CSV table, whole or as it was, with the columns of its last row."""
+
+    def write(draft: Path) -> None:
+        with draft.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(rows[-1]), extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(self._rows)
+            writer.writerows(rows)
+
+    write_atomic(path, write)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.caption_metrics import words
+from trainer.caption_metrics import grams, words
 from trainer.data import Row, hold_out, training_rows
 
 FOLDER = Path(__file__).parent / "recipes" / "captions"
@@ -74,11 +74,11 @@ class Echoes:
         for reference in references:
             told = words(reference)
             self._whole.add(_plain(told))
-            grams = _grams(told)
-            if len(grams) >= 2:
-                for gram in grams:
+            runs = grams(told, GRAM)
+            if len(runs) >= 2:
+                for gram in runs:
                     self._holders[gram].append(len(self._needed))
-                self._needed.append(SHARE * len(grams))
+                self._needed.append(SHARE * len(runs))
 
     def __contains__(self, text: str) -> bool:
         """Whether ``text`` echoes a reference."""
@@ -86,7 +86,7 @@ class Echoes:
         if _plain(told) in self._whole:
             return True
         shared: dict[int, int] = defaultdict(int)
-        for gram in _grams(told):
+        for gram in grams(told, GRAM):
             for number in self._holders.get(gram, ()):
                 shared[number] += 1
         return any(count >= self._needed[number] for number, count in shared.items())
@@ -94,7 +94,3 @@ class Echoes:
 
 def _plain(told: list[str]) -> tuple[str, ...]:
     return tuple(word for word in told if word not in ("a", "an", "the"))
-
-
-def _grams(told: list[str]) -> set[tuple[str, ...]]:
-    return {tuple(told[start : start + GRAM]) for start in range(len(told) - GRAM + 1)}

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
+from exporters.finetuned import LAST, RUN
 from trainer.cache import write_atomic
 from trainer.settings import Settings, TrainingError
 
-RUN, LAST, CURVE = "run.json", "last.pt", "curve.jsonl"
+CURVE = "curve.jsonl"
 FORMAT = 1
 
 

@@ -65,7 +65,7 @@ def select(settings: Settings, waveforms: Waveforms, on_progress: OnProgress) ->
 def _learnt_splits(data: Dataset, held_out: str) -> set[str]:
     """``train``, where there is such a split; else, as in ESC-50, all but ``held_out``, if that is one of them.
 
-    Raises ``DataError`` where it isn't.
+    Raises ``TrainingError`` where it isn't.
     """
     splits = {example.split for example in data.examples}
     if DEFAULT_SPLIT in splits:

@@ -22,6 +22,7 @@ from engine.errors import QueryError
 from engine.types import FloatArray
 from exporters.asking import hear
 from exporters.captioner import CaptionSettings, export_captioner
+from exporters.export import replacing
 from trainer.bridging import Bridge, adapter, shift, sigma_of_pairs
 from trainer.cache import save_array, write_atomic
 from trainer.caption_metrics import text_figures
@@ -77,7 +78,8 @@ def teach(lesson: Lesson, bundle: Bundle, out: Path) -> Mapping[str, Any]:
     )
     settings = CaptionSettings(_spoken(lesson.languages), sigma=bridge.sigma)
     if not out.exists():
-        shutil.copytree(bundle.folder, out)
+        with replacing(out) as folder:  # killed while it is copied, it isn't there
+            shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
     return export_captioner(decoder, run / "tokenizer.json", bundle.manifest.space_id, settings, out)
 
 

@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 Key: TypeAlias = tuple[str, str, str, str]
 #: Asked of the first of these splits that the data have.
 SPLITS = ("test", "eval", "evaluation", "dev", "development", "val", "valid", "validation")
-#: A tag is asked for by its name alone; published figures often put it into a sentence.
+#: As a split: all of them.
 ALL = "all"
+#: A tag is asked for by its name alone; published figures often put it into a sentence.
 PROMPT = "{}"
 #: Beyond this share of captions that several clips have, retrieval by captions says little.
 MOST_SHARED = 0.2
@@ -165,7 +166,7 @@ def judge(
             f"{len(skipped)} clips, none of which can be heard", "sounds", next(iter(skipped.values()))
         )
     verdict = Verdict(_protocol(bundles, kept, prompt))
-    verdict.skipped = [(_name(all_examples[number]), reason) for number, reason in sorted(skipped.items())]
+    verdict.skipped = [(all_examples[number].name, reason) for number, reason in sorted(skipped.items())]
     weights = drawings(len(kept))
     asked = []
     for name, encoders in bundles.items():
@@ -330,9 +331,5 @@ def _fingerprint(examples: Sequence[Example]) -> str:
     """Twelve digits that are the same where the same was asked."""
     told = hashlib.sha256()
     for example in examples:
-        told.update(repr((_name(example), [(c.lang, c.text) for c in example.captions], sorted(example.tags))).encode())
+        told.update(repr((example.name, [(c.lang, c.text) for c in example.captions], sorted(example.tags))).encode())
     return told.hexdigest()[:12]
-
-
-def _name(example: Example) -> str:
-    return example.name

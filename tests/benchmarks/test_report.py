@@ -45,7 +45,7 @@ FIGURES: dict[str, Any] = {
 def test_the_report_tells_machine_targets_and_times() -> None:
     text = report(FIGURES)
     for line in (
-        "| Date | 2031-02-03 |",
+        "| Date | 2031-02-03 04:05 |",
         "| Processor | Some CPU, 2 cores |",
         "| Libraries | numpy 2.0 |",
         "| search | < 1.5 s | 2 s | **no** |",
@@ -61,6 +61,16 @@ def test_the_report_is_written_where_it_is_asked(tmp_path: Path, capsys: pytest.
     main([str(tmp_path / "figures.json"), str(tmp_path / "x.md")])
     main([str(tmp_path / "figures.json")])
     assert (tmp_path / "x.md").read_text() == capsys.readouterr().out.removesuffix("\n") == report(FIGURES)
+
+
+def test_a_later_run_replaces_what_it_measured_again_and_says_so() -> None:
+    again = FIGURES["benchmarks"][1] | {"stats": STATS | {"rounds": 1, "median": 4.0}}
+    text = report(FIGURES, FIGURES | {"datetime": "2031-02-04T05:06:07+00:00", "benchmarks": [again]})
+    assert "| new | 4 s |  | 1 | step peak 1, s 1 / 2 |" in text
+    assert text.count("| new |") == text.count("| cold search") == 1
+    assert "Measured again by a later run (2031-02-04 05:06): 1 row of `bench_new`." in text
+    with pytest.raises(ValueError, match="different machines"):
+        report(FIGURES, FIGURES | {"machine_info": {}})
 
 
 @pytest.mark.parametrize(

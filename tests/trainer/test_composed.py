@@ -14,8 +14,8 @@ from trainer.compose import PROMPT, Heard, Told, composed_contrast, concatenated
 from trainer.data import Row
 from trainer.hearing import Views
 from trainer.recipes import evidence
-from trainer.recipes.composed import Composed, Mixed, Start, tables
-from trainer.recipes.evidence import FeatureTowers
+from trainer.recipes.composed import Composed, Start, tables
+from trainer.recipes.evidence import FeatureTowers, Mixed
 
 TEXTS = ["rain on a roof", "a dog", "wind", "rain", "a dog in wind", "roof"]
 AUDIO = AudioConfig(stem=4, blocks=((4, 2), (8, 2), (8, 2), (8, 2)), classes=3, hidden=4, dim=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,8 @@ from engine.encoders import OnnxEncoders
 from engine.errors import BundleError, QueryError
 from engine.fakes import FakeEncoders
 from trainer.bridging import sigma_of_pairs
-from trainer.captioner import TrainingError
-from trainer.teach_captions import Lesson, _bridge, _vectors
+from trainer.settings import TrainingError
+from trainer.teach_captions import Lesson, _bridge, _vectors, teach
 
 TEXTS = [f"{what} {where}" for what in ("a dog barks", "rain falls") for where in ("indoors", "at night", "far away")]
 
@@ -80,6 +81,24 @@ def test_from_captions_to_a_bundle_that_captions(
     assert _run(captions, "--out", out) == told  # nothing is left to learn
     with pytest.raises(TrainingError, match="another run"):
         _run(captions, "--out", out, "--noise", "0.5")
+
+
+def test_stopped_while_the_bundle_is_copied_the_same_call_goes_on(
+    captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_: Path, folder: Path, **__: object) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "audio.onnx").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    out = tmp_path / "speaking"
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            teach(Lesson(TEXTS, ["eng"] * 6, 1), open_bundle("starter"), out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["captions.txt", "speaking.run"]
+    teach(Lesson(TEXTS, ["eng"] * 6, 1), open_bundle("starter"), out)
+    open_bundle(out).verify()
 
 
 def test_the_gap_is_estimated_from_pairs(pairs: Path) -> None:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.composing import A2t
@@ -40,15 +39,14 @@ from trainer.metrics import Floats
 from trainer.recipes.designs import line
 from trainer.recipes.evidence import (
     BATCH,
-    MIXED_WINDOWS,
     TEMPERATURE,
     Exam,
     FeatureTowers,
     Ground,
     Indices,
     Losses,
+    Mixed,
     difference,
-    exam_of,
     kept,
     publish,
 )
@@ -82,15 +80,6 @@ TUNED_WITH = 300  # labelled clips
 FIRST = Plan(steps=200, rate=1e-3, warmup=20, weight_decay=0, average=0, log_every=201)
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """Pairs of windows (numbers in ``Ground.clean``) and what the trunk makes of the mean of their waveforms."""
-
-    first: Indices
-    second: Indices
-    features: NDArray[np.float16]
-
-
 class Composed(Ground):
     """Which clips are labelled, and the mixtures of each run."""
 
@@ -100,8 +89,8 @@ class Composed(Ground):
         chance = np.random.default_rng(0)
         one, other = chance.choice(self.test, 2 * TEST_PAIRS), chance.choice(self.test, 2 * TEST_PAIRS)
         texts = np.array([row.text for row in self.rows])
-        kept = np.flatnonzero(texts[one] != texts[other])[:TEST_PAIRS]
-        return self._mixed("test", one[kept], other[kept], chance)
+        pairs = np.flatnonzero(texts[one] != texts[other])[:TEST_PAIRS]
+        return self.mixed("test", one[pairs], other[pairs], chance)
 
     def labelled(self, seed: int, count: int) -> Indices:
         """The clips whose words may be used; those of a smaller count are among them."""
@@ -119,7 +108,7 @@ class Composed(Ground):
         chance = np.random.default_rng([seed, 2])
         one = chance.choice(self.labelled(seed, count), PAIRS)
         other = chance.choice(self.unlabelled(seed, count), PAIRS)
-        return self._mixed(f"composed-{count}-{seed}", one, other, chance)
+        return self.mixed(f"composed-{count}-{seed}", one, other, chance)
 
     def concatenated_mixtures(self, seed: int, count: int) -> Mixed:
         """Two different labelled clips."""
@@ -127,29 +116,12 @@ class Composed(Ground):
         clips = self.labelled(seed, count)
         one = chance.integers(len(clips), size=PAIRS)
         other = (one + chance.integers(1, len(clips), size=PAIRS)) % len(clips)
-        return self._mixed(f"concatenated-{count}-{seed}", clips[one], clips[other], chance)
-
-    def _mixed(self, key: str, one: Indices, other: Indices, chance: np.random.Generator) -> Mixed:
-        first, second = (
-            np.array([views[chance.integers(len(views))] for views in self.views_of(clips, MIXED_WINDOWS)])
-            for clips in (one, other)
-        )
-        return Mixed(first, second, self.mixtures(key, first, second))
+        return self.mixed(f"concatenated-{count}-{seed}", clips[one], clips[other], chance)
 
     @property
     def runs(self) -> Path:
         """Where what runs gave is kept."""
         return self.out / "evidence" / f"composed-{STEPS}x{BATCH}"
-
-    @cached_property
-    def exam(self) -> Exam:
-        """The test part."""
-        return exam_of(self, self.test)
-
-    @cached_property
-    def tuning_exam(self) -> Exam:
-        """What settings are chosen on."""
-        return exam_of(self, self.tuning)
 
     @cached_property
     def mixed_exam(self) -> Exam:

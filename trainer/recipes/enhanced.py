@@ -38,7 +38,6 @@ from trainer.recipes.evidence import (
     Ground,
     Losses,
     difference,
-    exam_of,
     kept,
     publish,
 )
@@ -121,16 +120,6 @@ class Enhanced(Ground):
     def runs(self) -> Path:
         """Where what runs gave is kept."""
         return self.out / "evidence" / f"enhanced-{STEPS}x{BATCH}"
-
-    @cached_property
-    def exam(self) -> Exam:
-        """The test part."""
-        return exam_of(self, self.test)
-
-    @cached_property
-    def tuning_exam(self) -> Exam:
-        """What settings are chosen on."""
-        return exam_of(self, self.tuning)
 
     @cached_property
     def known(self) -> set[str]:

@@ -49,6 +49,15 @@ SEEN = 2.8
 Losses = Callable[["FeatureTowers", np.random.Generator], Mapping[str, Tensor]]
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """Pairs of windows (numbers in ``Ground.clean``) and what the trunk makes of the mean of their waveforms."""
+
+    first: Indices
+    second: Indices
+    features: NDArray[np.float16]
+
+
 class Ground(Designs):
     """The starter's data, cut into a test part, clips to choose settings by, and clips to learn from."""
 
@@ -74,6 +83,16 @@ class Ground(Designs):
     def pool(self) -> Indices:
         """Clips to learn from, with a text (which may be hidden)."""
         return np.setdiff1d(np.flatnonzero(~self.chosen_by & self.told), self.tuning)
+
+    @cached_property
+    def exam(self) -> Exam:
+        """The test part."""
+        return exam_of(self, self.test)
+
+    @cached_property
+    def tuning_exam(self) -> Exam:
+        """What settings are chosen on."""
+        return exam_of(self, self.tuning)
 
     @cached_property
     def clean(self) -> Views:
@@ -115,6 +134,14 @@ class Ground(Designs):
             start = min(frame * hop, len(samples) - size)
             found[number] = samples[start : start + size]
         return found
+
+    def mixed(self, key: str, one: Indices, other: Indices, chance: np.random.Generator) -> Mixed:
+        """Two clips a pair, of each a window by chance; the mixtures are kept under ``key``."""
+        first, second = (
+            np.array([views[chance.integers(len(views))] for views in self.views_of(clips, MIXED_WINDOWS)])
+            for clips in (one, other)
+        )
+        return Mixed(first, second, self.mixtures(key, first, second))
 
     def mixtures(self, key: str, first: Indices, second: Indices) -> NDArray[np.float16]:
         """Features ``[n, patches, channels]`` of the mean of two windows' waveforms (composed text, eq. 11).

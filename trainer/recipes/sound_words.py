@@ -25,10 +25,9 @@ from trainer.compose import PROMPT, Contrast, Heard, content_keys, losses_of, ps
 from trainer.loop import Plan
 from trainer.metrics import Floats, average_precision_at, hits_at
 from trainer.parallel import LANGUAGES
-from trainer.recipes.composed import Mixed
 from trainer.recipes.designs import line
 from trainer.recipes.enhanced import read_translations
-from trainer.recipes.evidence import MIXED_WINDOWS, TEMPERATURE, FeatureTowers, Ground, Indices, difference
+from trainer.recipes.evidence import TEMPERATURE, FeatureTowers, Ground, Indices, Mixed, difference
 
 PAIRS = 6000
 BATCH = 64
@@ -84,11 +83,7 @@ class SoundWords(Ground):
         chance = np.random.default_rng([SEED, 4])
         one = chance.choice(np.flatnonzero(self.learnt_from & self.told), PAIRS)
         other = chance.choice(np.flatnonzero(self.learnt_from), PAIRS)
-        first, second = (
-            np.array([views[chance.integers(len(views))] for views in self.views_of(clips, MIXED_WINDOWS)])
-            for clips in (one, other)
-        )
-        mixed = Mixed(first, second, self.mixtures("starter", first, second))
+        mixed = self.mixed("starter", one, other, chance)
         return mixed, torch.from_numpy(self.towers.heard(mixed.features))
 
     def losses(self, towers: FeatureTowers, chance: np.random.Generator) -> dict[str, Tensor]:
@@ -131,11 +126,7 @@ class SoundWords(Ground):
             for found, clip in ((sounds, sound), (one, twin), (other, added)):
                 found.append(clip)
             kinds.append((kind, self.kind[added]))
-        first, second = (
-            np.array([views[chance.integers(len(views))] for views in self.views_of(clips, MIXED_WINDOWS)])
-            for clips in (one, other)
-        )
-        mixed = Mixed(first, second, self.mixtures("questions", first, second))
+        mixed = self.mixed("questions", np.array(one), np.array(other), chance)
         return Questions(np.array(sounds), mixed, np.array(kinds))
 
     def asked(self, language: str) -> dict[str, tuple[Floats, Floats]]:
