@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import csv
 import random
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +46,21 @@ AND = {
     "jpn": "{}と{}",
     "zho": "{}和{}",
 }
+#: What becomes of ``de`` before an article or a vowel; an ``h`` is left alone in French, where some are aspirate.
+CONTRACTED = {
+    "fra": ((r"\bde le ", "du "), (r"\bde les ", "des "), (r"\bde (?=[aeiouâàéèêîôûœ])", "d'")),
+    "spa": ((r"\bde el ", "del "),),
+    "cat": ((r"\bde el ", "del "), (r"\bde els ", "dels "), (r"\bde (?=[aeiouàèéíòóúh])", "d'")),
+}
 PAIRS = 3  # of each concept with another
 PLACES = 4  # of each short concept, from where.tsv
 LONGEST_PLACED = 4  # English words: sentences say where they are
 SHORTEST_TYPO = 6  # letters that a text needs before one of them is mistyped
 #: How often a language comes up, against 1: the two that share no pieces with the others need more practice.
 PRACTICE = {"jpn": 1.5, "zho": 1.5}
+#: The same for phrasings as they stand, by how far each language still was from the teacher: those that share pieces
+#: with English read them as English.
+PHRASING_PRACTICE = {"eng": 1.0, "jpn": 0.7, "zho": 0.7, "fra": 1.7, "cat": 1.7, "deu": 1.5, "spa": 1.5, "nld": 1.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +120,28 @@ def _read_file(path: Path) -> list[Concept]:
     return concepts
 
 
+def contracted(text: str, language: str) -> str:
+    """``bruit de aboiement`` as it is written, ``bruit d'aboiement``: a pattern doesn't know what it is filled with."""
+    for pattern, written in CONTRACTED.get(language, ()):
+        text = re.sub(pattern, written, text)
+    return text
+
+
 def lessons(concepts: Sequence[Concept], seed: int = 11) -> list[Lesson]:
-    """Phrasings as they are, dressed up, and joined in pairs: what the student reads and what the teacher does."""
+    """Phrasings as they are, dressed up, and joined in pairs: what the student reads and what the teacher does.
+
+    A name means what the English name does, other phrasings what all the English ones do on the average.
+    """
     rng = random.Random(seed)
     found = []
     for concept in concepts:
         partners = rng.sample(concepts, PAIRS)
-        for language, phrasings in concept.phrasings.items():
-            found += [Lesson(text, language, concept.english) for text in phrasings]
-            dressed = [template.format(phrasings[0]) for template in rng.sample(TEMPLATES[language], 2)]
-            found += [Lesson(text, language, concept.english) for text in dressed]
+        for language, (name, *others) in concept.phrasings.items():
+            dressed = [contracted(one.format(name), language) for one in rng.sample(TEMPLATES[language], 2)]
+            found += [Lesson(text, language, concept.english[:1]) for text in (name, *dressed)]
+            found += [Lesson(text, language, concept.english) for text in others]
             for partner in partners:
-                text = AND[language].format(phrasings[0], partner.phrasings[language][0])
+                text = AND[language].format(name, partner.phrasings[language][0])
                 found.append(Lesson(text, language, (AND["eng"].format(concept.english[0], partner.english[0]),)))
     return found
 
@@ -141,13 +161,14 @@ def composed(concepts: Sequence[Concept], folder: Path = VOCABULARY, seed: int =
     ]
     found = []
     for patterns, texts in pairs:
-        told = [pattern.format(text) for pattern, text in zip(patterns, texts, strict=True)]
+        filled = [pattern.format(text) for pattern, text in zip(patterns, texts, strict=True)]
+        told = [contracted(text, language) for text, language in zip(filled, LANGUAGES, strict=True)]
         found += [Lesson(text, language, (told[0],)) for language, text in zip(LANGUAGES, told, strict=True)]
     return found
 
 
 def mistyped(concepts: Sequence[Concept], seed: int = 13) -> list[Lesson]:
-    """Concepts as they are typed in haste: two letters swapped, one left out, two languages in one breath."""
+    """Names as they are typed in haste: two letters swapped, one left out, two languages in one breath."""
     rng = random.Random(seed)
     found = []
     for concept in concepts:
@@ -156,18 +177,27 @@ def mistyped(concepts: Sequence[Concept], seed: int = 13) -> list[Lesson]:
             if len(text) >= SHORTEST_TYPO:
                 place = rng.randrange(1, len(text) - 1)
                 middle = text[place + 1] + text[place] if rng.random() < 0.5 else text[place + 1]
-                found.append(Lesson(text[:place] + middle + text[place + 2 :], language, concept.english))
+                found.append(Lesson(text[:place] + middle + text[place + 2 :], language, concept.english[:1]))
         one, other = rng.sample(LANGUAGES, 2)
         mixed = f"{concept.phrasings[one][0]} {concept.phrasings[other][0]}"
-        found.append(Lesson(mixed, other, concept.english))
+        found.append(Lesson(mixed, other, concept.english[:1]))
     return found
 
 
-def practice(found: Sequence[Lesson]) -> NDArray[np.float64]:
-    """How often each lesson comes up, ``[n]``, summing to one: languages by ``PRACTICE``, within one all alike."""
+def practice(found: Sequence[Lesson], often: Mapping[str, float] = PRACTICE) -> NDArray[np.float64]:
+    """How often each lesson comes up, ``[n]``, summing to one: languages by ``often``, within one all alike."""
     counts = Counter(lesson.language for lesson in found)
-    weights = np.array([PRACTICE.get(lesson.language, 1.0) / counts[lesson.language] for lesson in found])
+    weights = np.array([often.get(lesson.language, 1.0) / counts[lesson.language] for lesson in found])
     return np.asarray(weights / weights.sum(), np.float64)
+
+
+def phrasing_practice(found: Sequence[Lesson], concepts: Sequence[Concept]) -> NDArray[np.float64]:
+    """The same for the phrasings of ``concepts`` as they stand, neither dressed up nor joined nor mistyped."""
+    plain = {(text, lang) for concept in concepts for lang, texts in concept.phrasings.items() for text in texts}
+    kept = np.array([(lesson.text, lesson.language) in plain for lesson in found])
+    weights = np.zeros(len(found))
+    weights[kept] = practice([lesson for lesson, yes in zip(found, kept, strict=True) if yes], PHRASING_PRACTICE)
+    return weights
 
 
 def translated_captions(path: Path) -> list[Lesson]:

@@ -34,11 +34,12 @@ PROTOCOL = (
     "Asked on the dev split: 45 kinds of sound by their names, 223 recordings under names that say nothing, each "
     "ranked by its best window. No choice was made there, but a low first verdict was the reason to look for what was"
     " wrong, on other clips. The first rows use the labels as they are, the rows of a language a searcher's name for "
-    "the kind. Four candidates were asked in all."
+    "the kind. Five candidates were asked in all."
 )
 LIMITS = (
     "A word that none of its texts holds is guessed from its pieces; English has far more words than the others.",
-    "The parallel text was written by a language model and re-read once by it, not by native speakers.",
+    "The parallel text was written by a language model and corrected by a second reader per language, a language model "
+    "too: no native speaker has read it.",
     "Asked with a sound, it nearly always finds something alike: the cutoff refuses next to nothing.",
     "Trained on four hours of sound: engines, tools, traffic, crowds and household work are thin.",
     "Nothing above 7.5 kHz is heard, so a dog whistle and a bat are silence.",

@@ -17,9 +17,11 @@ from trainer.parallel import (
     Concept,
     Lesson,
     composed,
+    contracted,
     lesson_table,
     lessons,
     mistyped,
+    phrasing_practice,
     practice,
     read_parallel,
     read_words,
@@ -107,6 +109,40 @@ def test_every_phrasing_is_taught_in_every_language_and_pairs_name_both():
         assert lesson.english == (f"{first.removeprefix('fra ')} and {second.removeprefix('fra ')}",)
 
 
+def test_a_name_means_what_the_english_name_does_and_the_rest_what_all_do():
+    found = [one for one in lessons([toy("rain", "falling rain"), *map(toy, "abc")]) if one.language == "fra"]
+    told = {lesson.text: lesson.english for lesson in found}
+    assert told["fra rain"] == ("rain",)
+    assert told["fra falling rain"] == ("rain", "falling rain")
+    assert [told[text] for text in told if "fra rain" in text and " et " not in text] == [("rain",)] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "written"),
+    [
+        ("bruit de aboiement", "fra", "bruit d'aboiement"),
+        ("bruit de le vent", "fra", "bruit du vent"),
+        ("bruit de les vagues", "fra", "bruit des vagues"),
+        ("bruit de hibou", "fra", "bruit de hibou"),
+        ("sonido de el mar", "spa", "sonido del mar"),
+        ("so de els ànecs", "cat", "so dels ànecs"),
+        ("so de ànecs", "cat", "so d'ànecs"),
+        ("geluid van de wind", "nld", "geluid van de wind"),
+    ],
+)
+def test_patterns_contract_with_what_fills_them(text: str, language: str, written: str):
+    assert contracted(text, language) == written
+
+
+def test_phrasings_turn_is_of_phrasings_as_they_stand():
+    concepts = [toy("falling rain", "rain"), *map(toy, "abc")]
+    found = lessons(concepts) + mistyped(concepts)
+    weights = phrasing_practice(found, concepts)
+    plain = {(text, lang) for concept in concepts for lang, texts in concept.phrasings.items() for text in texts}
+    assert weights.sum() == pytest.approx(1)
+    assert {(one.text, one.language) for one, weight in zip(found, weights, strict=True) if weight} == plain
+
+
 def test_what_is_composed_says_the_same_in_every_language():
     found = composed(rows("everyday"))
     assert found == composed(rows("everyday"))
@@ -134,7 +170,7 @@ def test_mistyped_texts_are_near_and_mean_the_same():
     found = mistyped(concepts)
     assert found == mistyped(concepts)
     for lesson in found:
-        assert lesson.english in {concept.english for concept in concepts}
+        assert lesson.english in {concept.english[:1] for concept in concepts}
     typo = next(lesson for lesson in found if lesson.language == "eng" and " " in lesson.text)
     assert typo.text not in {"falling rain", "a dog barks"}
 

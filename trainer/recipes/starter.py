@@ -40,6 +40,7 @@ from trainer.parallel import (
     lesson_table,
     lessons,
     mistyped,
+    phrasing_practice,
     practice,
     read_parallel,
     read_words,
@@ -59,6 +60,8 @@ PARALLEL_WEIGHT = 2  # of the parallel text when pieces are chosen
 PARALLEL_SHARE = 0.6  # of the text tower's practice, the rest is English alone
 SEED = 1
 TEXT_PLAN = Plan(steps=5500, rate=1e-3, warmup=300, seed=SEED)
+PHRASINGS_SHARE = 0.5  # of the practice that follows: phrasings as they stand, undressed; the rest is as before
+PHRASINGS_PLAN = Plan(steps=2500, rate=5e-4, warmup=100, seed=SEED + 1)
 TAKES = 12  # of each synthesised kind
 CHANGED = 14_000  # augmented and mixed windows
 CLEAN_SHARE, MADE_SHARE, CHANGED_SHARE = 0.55, 0.1, 0.35
@@ -114,6 +117,14 @@ class Recipe:
         alone = len(self.texts.texts)
         weights = np.append(np.full(alone, (1 - PARALLEL_SHARE) / alone), PARALLEL_SHARE * practice(self.taught))
         return ids, np.concatenate([self.texts.vectors, self.parallel.vectors]), weights
+
+    @cached_property
+    def phrasings(self) -> NDArray[np.float64]:
+        """How often each text of ``read`` comes up when it is phrasings' turn, ``[n]``."""
+        weights = np.append(
+            np.zeros(len(self.texts.texts)), phrasing_practice(self.taught, self.concepts + read_words())
+        )
+        return (1 - PHRASINGS_SHARE) * self.read[2] + PHRASINGS_SHARE * weights
 
     @cached_property
     def names(self) -> dict[str, FloatArray]:
@@ -276,8 +287,9 @@ class Recipe:
         config = TextConfig(pieces=self.tokenizer.get_vocab_size(), dim=DIM, languages=LANGUAGES)
         points = starting_vectors(ids, project(torch.from_numpy(targets), self.basis).numpy(), config.pieces)
         tower = new_text_tower(config, self.tokenizer, ids, points, SEED)
-        lesson = TextLesson(tower, ids, targets, self.basis, weights)
-        train(tower, lesson, TEXT_PLAN, self.out / "text")
+        train(tower, TextLesson(tower, ids, targets, self.basis, weights), TEXT_PLAN, self.out / "text")
+        lesson = TextLesson(tower, ids, targets, self.basis, self.phrasings)
+        train(tower, lesson, PHRASINGS_PLAN, self.out / "phrasings")
         return tower
 
 
