@@ -50,6 +50,13 @@ def write_sound(
     return path
 
 
+def write_tones(folder: Path, *pitches_hz: int) -> Path:
+    """A file of 2 s at 8 kHz for each pitch, ``500.wav`` for 500 Hz. Returns ``folder``."""
+    for hz in pitches_hz:
+        write_sound(folder / f"{hz}.wav", tone(2.0, rate_hz=8000, hz=hz), rate_hz=8000)
+    return folder
+
+
 def riff(chunks: Iterable[tuple[bytes, bytes]], *, kind: bytes = b"RIFF", samples: int = 160) -> bytes:
     """The bytes of a 16 kHz, 16 bit mono WAVE with further chunks before its silent ``data``."""
     fmt = struct.pack("<HHIIHH", 1, 1, 16_000, 32_000, 2, 16)

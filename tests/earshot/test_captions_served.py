@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,10 @@ from earshot import Library
 from earshot.copying import copy_library
 from engine.fakes import FakeEncoders
 from engine.types import Caption, FloatArray
-from tests.engine.memory.stub_qdrant import Stub, stub
+from tests.engine.memory.stub_qdrant import Stub
 from tests.sounds import tone, write_sound
+
+pytestmark = pytest.mark.usefixtures("machine")
 
 
 class Sayer:
@@ -24,25 +26,6 @@ class Sayer:
     def caption(self, vectors: FloatArray) -> list[Caption]:
         self.windows += len(vectors)
         return [Caption("a ship's horn", 0.9, "eng") for _ in vectors]
-
-
-@pytest.fixture
-def qdrant() -> Iterator[Stub]:
-    with stub() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Sit down at another machine: one with a user-data folder of its own. The first is ``one``."""
-    monkeypatch.setattr("engine.memory.server._POLL_S", 0.001)
-    monkeypatch.delenv("EARSHOT_QDRANT_API_KEY", raising=False)
-
-    def sit_at(name: str) -> None:
-        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / name))
-
-    sit_at("one")
-    return sit_at
 
 
 def opened(qdrant: Stub) -> Library:

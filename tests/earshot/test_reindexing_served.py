@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,37 +11,13 @@ from earshot import Library
 from engine.errors import LibraryError, SpaceMismatchError
 from engine.fakes import FakeEncoders
 from indexer.ledger import Ledger
-from tests.engine.memory.stub_qdrant import Stub, stub
-from tests.sounds import tone, write_sound
+from tests.engine.memory.stub_qdrant import Stub
+from tests.sounds import write_tones
+
+pytestmark = pytest.mark.usefixtures("machine")
 
 A, B = FakeEncoders("a", dim=256), FakeEncoders("b", dim=192, hop_s=0.25)
 NAMES = (A.space.space_id, B.space.space_id)
-
-
-@pytest.fixture
-def qdrant() -> Iterator[Stub]:
-    with stub() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Sit down at another machine: one with a user-data folder of its own. The first is ``one``."""
-    monkeypatch.setattr("engine.memory.server_link._pause", lambda state: 0.02)
-    monkeypatch.setattr("engine.memory.server._POLL_S", 0.001)
-    monkeypatch.delenv("EARSHOT_QDRANT_API_KEY", raising=False)
-
-    def sit_at(name: str) -> None:
-        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / name))
-
-    sit_at("one")
-    return sit_at
-
-
-def sounds(folder: Path, *pitches_hz: int) -> Path:
-    for hz in pitches_hz:
-        write_sound(folder / f"{hz}.wav", tone(2.0, rate_hz=8000, hz=hz), rate_hz=8000)
-    return folder
 
 
 def found(library: Library, words: str) -> list[str]:
@@ -53,7 +29,7 @@ def aliases(qdrant: Stub) -> dict[str, str]:
 
 
 def test_it_switches_aliases_and_goes_back(qdrant: Stub, tmp_path: Path) -> None:
-    folder = sounds(tmp_path / "sounds", 125, 500, 2000)
+    folder = write_tones(tmp_path / "sounds", 125, 500, 2000)
     with Library(qdrant.url, encoders=A) as library:
         library.index([folder])
         library.remember(["band500 hums"])
@@ -79,7 +55,7 @@ def test_it_switches_aliases_and_goes_back(qdrant: Stub, tmp_path: Path) -> None
 def test_the_last_machine_switches_and_the_first_follows(
     qdrant: Stub, tmp_path: Path, machine: Callable[[str], None]
 ) -> None:
-    here, there = sounds(tmp_path / "here", 125, 500), sounds(tmp_path / "there", 500, 2000)
+    here, there = write_tones(tmp_path / "here", 125, 500), write_tones(tmp_path / "there", 500, 2000)
     with Library(qdrant.url, encoders=A) as one:
         one.index([here])
     machine("two")
@@ -108,7 +84,7 @@ def test_the_last_machine_switches_and_the_first_follows(
 def test_killed_between_server_and_ledger_it_follows(
     qdrant: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = sounds(tmp_path / "sounds", 125, 500)
+    folder = write_tones(tmp_path / "sounds", 125, 500)
 
     def killed(*_: object) -> None:
         raise SystemExit(9)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,36 +21,12 @@ from earshot.repair import repair
 from engine.errors import LibraryBusyError, LibraryError, MemoryStoreError, SpaceMismatchError
 from engine.fakes import FakeEncoders
 from indexer import writer
-from tests.engine.memory.stub_qdrant import Stub, fails, stub
-from tests.sounds import tone, write_sound
+from tests.engine.memory.stub_qdrant import Stub, fails
+from tests.sounds import tone, write_sound, write_tones
+
+pytestmark = pytest.mark.usefixtures("machine")
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def qdrant() -> Iterator[Stub]:
-    with stub() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Sit down at another machine: one with a user-data folder of its own. The first is ``one``."""
-    monkeypatch.setattr("engine.memory.server_link._pause", lambda state: 0.02)
-    monkeypatch.setattr("engine.memory.server._POLL_S", 0.001)
-    monkeypatch.delenv("EARSHOT_QDRANT_API_KEY", raising=False)
-
-    def sit_at(name: str) -> None:
-        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / name))
-
-    sit_at("one")
-    return sit_at
-
-
-def sounds(folder: Path, *pitches_hz: int) -> Path:
-    for hz in pitches_hz:
-        write_sound(folder / f"{hz}.wav", tone(2.0, rate_hz=8000, hz=hz), rate_hz=8000)
-    return folder
 
 
 def opened(qdrant: Stub, **options: object) -> Library:
@@ -58,7 +34,7 @@ def opened(qdrant: Stub, **options: object) -> Library:
 
 
 def test_a_server_is_a_library_like_any_other(qdrant: Stub, tmp_path: Path) -> None:
-    folder = sounds(tmp_path / "sounds", 125, 500, 2000)
+    folder = write_tones(tmp_path / "sounds", 125, 500, 2000)
     with opened(qdrant) as library:
         report = library.index([folder])
         assert (report.indexed, report.windows) == (3, 9)
@@ -84,7 +60,7 @@ def test_a_machine_that_never_indexed_searches_and_counts(
     qdrant: Stub, tmp_path: Path, machine: Callable[[str], None]
 ) -> None:
     with opened(qdrant) as library:
-        library.index([sounds(tmp_path / "sounds", 125, 500)])
+        library.index([write_tones(tmp_path / "sounds", 125, 500)])
     machine("two")
     with opened(qdrant, create=False) as library:
         assert [Path(moment.path).name for moment in library.search("band500")] == ["500.wav"]
@@ -102,7 +78,7 @@ def test_searching_needs_no_place_to_write_to(
     qdrant: Stub, tmp_path: Path, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(qdrant) as library:
-        library.index([sounds(tmp_path / "sounds", 125, 500)])
+        library.index([write_tones(tmp_path / "sounds", 125, 500)])
     machine("two")
     with opened(qdrant, create=False) as library:
         assert library.search("band500")
@@ -120,7 +96,7 @@ def test_searching_needs_no_place_to_write_to(
 
 
 def test_a_lock_that_cannot_be_taken_is_said(qdrant: Stub, tmp_path: Path) -> None:
-    folder = sounds(tmp_path / "sounds", 125)
+    folder = write_tones(tmp_path / "sounds", 125)
     with opened(qdrant) as library:
         library.index([folder])
         (library.folder / "lock").unlink()
@@ -130,7 +106,7 @@ def test_a_lock_that_cannot_be_taken_is_said(qdrant: Stub, tmp_path: Path) -> No
 
 
 def test_two_machines_fill_one_library(qdrant: Stub, tmp_path: Path, machine: Callable[[str], None]) -> None:
-    here, there = sounds(tmp_path / "here", 125, 500), sounds(tmp_path / "there", 500, 2000)
+    here, there = write_tones(tmp_path / "here", 125, 500), write_tones(tmp_path / "there", 500, 2000)
     with opened(qdrant) as library:
         library.index([here])
     machine("two")
@@ -158,7 +134,7 @@ def test_there_is_no_library_until_somebody_fills_it(qdrant: Stub) -> None:
 
 
 def test_a_server_that_lost_everything_is_noticed_and_filled_again(qdrant: Stub, tmp_path: Path) -> None:
-    folder = sounds(tmp_path / "sounds", 125, 500)
+    folder = write_tones(tmp_path / "sounds", 125, 500)
     with opened(qdrant) as library:
         library.index([folder])
     qdrant.store.local.delete_collection("sounds-fake@000000000000")
@@ -173,7 +149,7 @@ def test_a_server_that_lost_everything_is_noticed_and_filled_again(qdrant: Stub,
 def test_a_lost_or_damaged_ledger_is_made_anew_from_what_the_server_knows_to_be_ours(
     qdrant: Stub, tmp_path: Path, machine: Callable[[str], None]
 ) -> None:
-    here, there = sounds(tmp_path / "here", 125, 500), sounds(tmp_path / "there", 500, 2000)
+    here, there = write_tones(tmp_path / "here", 125, 500), write_tones(tmp_path / "there", 500, 2000)
     with opened(qdrant) as library:
         library.index([here])
         ledger = library.folder / "ledger.sqlite"
@@ -198,7 +174,7 @@ def test_a_server_that_is_away_leaves_the_status_of_this_machine(
     qdrant: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(qdrant) as library:
-        library.index([sounds(tmp_path / "sounds", 125, 500)])
+        library.index([write_tones(tmp_path / "sounds", 125, 500)])
     monkeypatch.setenv("EARSHOT_QDRANT_PATIENCE_S", "0")
     qdrant.fault = lambda method, path: None
     with opened(qdrant, create=False) as library:
@@ -211,7 +187,7 @@ def test_a_server_that_is_away_leaves_the_status_of_this_machine(
 
 
 def test_one_process_of_a_machine_writes_at_a_time(qdrant: Stub, tmp_path: Path) -> None:
-    folder = sounds(tmp_path / "sounds", 125)
+    folder = write_tones(tmp_path / "sounds", 125)
     told: list[str] = []
     with opened(qdrant) as library:
         library.index([folder])
@@ -232,7 +208,7 @@ def test_a_run_waits_for_a_server_that_went_away_and_goes_on(
     qdrant: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(writer, "SAVE_POINTS", 6)
-    folder = sounds(tmp_path / "sounds", *range(100, 2000, 100))
+    folder = write_tones(tmp_path / "sounds", *range(100, 2000, 100))
     asked = 0
 
     def away_now_and_then(method: str, path: str) -> bool | None:
@@ -271,7 +247,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_goes_on(
 ) -> None:
     monkeypatch.setattr(writer, "SAVE_POINTS", 6)
     monkeypatch.setenv("EARSHOT_QDRANT_PATIENCE_S", "1")
-    folder = sounds(tmp_path / "sounds", *range(100, 2100, 50))
+    folder = write_tones(tmp_path / "sounds", *range(100, 2100, 50))
     for number, fault in enumerate([None, fails(500, "No space left on device"), fails(503), fails(401)]):
         since = Since(2 * number)
         qdrant.fault = lambda method, path, since=since, fault=fault: fault if since(method, path) else False
@@ -299,7 +275,7 @@ def test_a_run_that_breaks_off_lets_the_server_build_its_graph(
     qdrant.fault = lambda method, path: fails(401) if since(method, path) and path.endswith("/points") else False
     with opened(qdrant) as library:
         with pytest.raises(MemoryStoreError, match="key"):
-            library.index([sounds(tmp_path / "sounds", *range(100, 2000, 100))])
+            library.index([write_tones(tmp_path / "sounds", *range(100, 2000, 100))])
         on, *later = qdrant.store.thresholds
         assert later == [0, on], "though the library is open still"
 
@@ -321,7 +297,7 @@ def indexing(qdrant: Stub, folder: Path) -> subprocess.Popen[str]:
 
 
 def test_killed_runs_lose_and_double_nothing(qdrant: Stub, tmp_path: Path) -> None:
-    folder = sounds(tmp_path / "sounds", *range(100, 2100, 50))
+    folder = write_tones(tmp_path / "sounds", *range(100, 2100, 50))
     halves = 0
     for number in range(5):
         since, reached = Since(number), threading.Event()
@@ -352,7 +328,7 @@ def test_killed_runs_lose_and_double_nothing(qdrant: Stub, tmp_path: Path) -> No
 
 def test_two_processes_index_at_the_same_time(qdrant: Stub, tmp_path: Path, machine: Callable[[str], None]) -> None:
     """Two thirds of what each has, the other has too."""
-    folders = [sounds(tmp_path / "a", *range(100, 1600, 50)), sounds(tmp_path / "b", *range(600, 2100, 50))]
+    folders = [write_tones(tmp_path / "a", *range(100, 1600, 50)), write_tones(tmp_path / "b", *range(600, 2100, 50))]
     qdrant.fault = lambda method, path: bool(time.sleep(0.01))
     processes = []
     for name, folder in zip(("one", "two"), folders, strict=True):
@@ -377,7 +353,7 @@ def test_two_processes_index_at_the_same_time(qdrant: Stub, tmp_path: Path, mach
 def test_a_library_moves_to_a_server_that_others_fill_too_and_back(
     qdrant: Stub, tmp_path: Path, machine: Callable[[str], None]
 ) -> None:
-    here, there = sounds(tmp_path / "here", 125, 500), tmp_path / "there" / "Thunder Storm.wav"
+    here, there = write_tones(tmp_path / "here", 125, 500), tmp_path / "there" / "Thunder Storm.wav"
     shutil.copy(here / "500.wav", here / "copy.wav")
     with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
         library.index([here])
@@ -401,7 +377,7 @@ def test_a_library_moves_to_a_server_that_others_fill_too_and_back(
 
 
 def test_ctrl_c_ends_a_wait_and_loses_nothing(qdrant: Stub, tmp_path: Path) -> None:
-    folder = sounds(tmp_path / "sounds", *range(100, 2000, 100))
+    folder = write_tones(tmp_path / "sounds", *range(100, 2000, 100))
     since = Since(3)
     qdrant.fault = lambda method, path: None if since(method, path) else False
     process = indexing(qdrant, folder)
