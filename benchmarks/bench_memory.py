@@ -35,11 +35,13 @@ FILTERS: dict[str, Filter | None] = {
 
 @pytest.fixture(scope="module")
 def points() -> list[Point]:
+    """All windows, as the indexer would write them."""
     return [window_of(index, vector) for index, vector in enumerate(clustered(WINDOWS, seed=1))]
 
 
 @pytest.fixture(scope="module")
 def queries() -> FloatArray:
+    """A hundred vectors of the same clusters ``[100, dim]``."""
     return clustered(100, seed=2)
 
 
@@ -78,10 +80,12 @@ def test_fill_in_a_process_of_its_own(benchmark: BenchmarkFixture, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["all", "substring"])
 def test_search_before_optimise(name: str, benchmark: BenchmarkFixture, built: EdgeMemory, queries: FloatArray) -> None:
+    """Hits while all windows are compared, one by one."""
     benchmark.pedantic(searching(built, queries, FILTERS[name]), rounds=100)
 
 
 def test_optimise(benchmark: BenchmarkFixture, built: EdgeMemory) -> None:
+    """The graph over all windows, once."""
     benchmark.pedantic(built.optimise, rounds=1)
     if not benchmark.disabled:
         benchmark.extra_info["points_per_s"] = round(WINDOWS / benchmark.stats.stats.median)
@@ -91,6 +95,7 @@ def test_optimise(benchmark: BenchmarkFixture, built: EdgeMemory) -> None:
 def test_search(
     name: str, benchmark: BenchmarkFixture, built: EdgeMemory, queries: FloatArray, points: list[Point]
 ) -> None:
+    """Hits by the graph, and which share of the ten nearest they hold."""
     built.optimise()
     where = FILTERS[name]
     benchmark.pedantic(searching(built, queries, where), rounds=300, warmup_rounds=20)

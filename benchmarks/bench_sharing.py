@@ -87,6 +87,7 @@ def ask_while(library: Library, process: subprocess.Popen[str]) -> list[float]:
 
 
 def tell(benchmark, times_s: list[float], **more: object) -> None:
+    """Keep the median and the 99th percentile of the searches, and ``more``, for the report."""
     times_ms = np.array(times_s) * 1000
     benchmark.extra_info |= {"searches": len(times_s)}
     benchmark.extra_info |= {f"p{p}_ms": round(float(np.percentile(times_ms, p)), 2) for p in (50, 99)}

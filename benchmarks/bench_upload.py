@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def points() -> list[Point]:
+    """What is written: points as the indexer would make them."""
     return [window_of(index, vector) for index, vector in enumerate(clustered(POINTS, seed=1))]
 
 

@@ -38,8 +38,8 @@ class Statistic(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mean:
-    """The mean of ``values [queries]``; ``clips [queries]`` says whose each is."""
+class _OfValues:
+    """Of ``values [queries]``; ``clips [queries]`` says whose each is."""
 
     values: Floats
     clips: Integers
@@ -48,6 +48,12 @@ class Mean:
     def count(self) -> int:
         """See ``Statistic.count``."""
         return len(self.values)
+
+
+class Mean(_OfValues):
+    """The mean of ``values [queries]``; ``clips [queries]`` says whose each is."""
+
+    __slots__ = ()
 
     def under(self, weights: Integers) -> Floats:
         """See ``Statistic.under``."""
@@ -58,17 +64,10 @@ class Mean:
             return np.asarray((weights @ sums) / (weights @ counts), np.float64)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Median:
+class Median(_OfValues):
     """The median of ``values [queries]``, of two middle ones their mean; ``clips [queries]`` says whose each is."""
 
-    values: Floats
-    clips: Integers
-
-    @property
-    def count(self) -> int:
-        """See ``Statistic.count``."""
-        return len(self.values)
+    __slots__ = ()
 
     def under(self, weights: Integers) -> Floats:
         """See ``Statistic.under``."""
