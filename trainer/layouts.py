@@ -8,7 +8,7 @@ it, so a clip's file is looked for, by its name, in the folders listed here. Col
 - AudioCaps (https://github.com/cdjkim/audiocaps): ``{train,val,test}.csv`` with ``audiocap_id, youtube_id, start_time,
   caption``, a row a caption; the sounds come from YouTube, and not all are there any more.
 - WavCaps (https://github.com/XinhaoMei/WavCaps): ``json_files/SOURCE/*.json``, a list, or ``{"data": list}``, of
-  ``id, caption, duration`` and more.
+  ``id, caption, duration`` and more. ``fsd_final_2s.json`` repeats what ``fsd_final.json`` says of clips from 2 s on.
 - ESC-50 (https://github.com/karolpiczak/ESC-50): ``meta/esc50.csv`` with ``filename, fold, target, category, esc10,
   src_file, take``; a clip's split is its fold, its category both tag and caption.
 """
@@ -28,6 +28,8 @@ from trainer.rows import Rows, csv_columns, csv_rows
 _CLOTHO_SPLITS = {"development": "train", "validation": "val", "evaluation": "test"}
 #: Where the archives of WavCaps unpack to, as they keep their makers' paths.
 _WAVCAPS_UNPACKED = "mnt/fast/nobackup/*/*/WavCaps/data/waveforms"
+#: How WavCaps calls a table that holds but the clips of 2 s or more of another.
+_PART = "_2s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ def wavcaps(path: Path, rows: Rows) -> None:
         return
     source = path.parent.name
     above = path.parents[min(2, len(path.parents) - 1)]
-    under = ("", "Audio/", "audio/", "waveforms/", f"{_WAVCAPS_UNPACKED}/", f"*/{_WAVCAPS_UNPACKED}/")
+    unpacked = (f"{place}{_WAVCAPS_UNPACKED}/" for place in ("", "*/", f"Zip_files/{source}/"))
+    under = ("", "Audio/", "audio/", "waveforms/", *unpacked)
     sounds = _Sounds(
         (above, path.parent), [f"{folder}{source}{end}" for folder in under for end in ("", "_flac")] + ["."]
     )
@@ -123,7 +126,8 @@ def wavcaps(path: Path, rows: Rows) -> None:
         name = str(item["id"])
         caption = rows.caption(whole, item.get("caption"))
         if audio := sounds.find(whole, rows, name.removesuffix(".wav"), name):
-            tags = [tag for tag in item.get("tags") or () if isinstance(tag, str)]
+            told = item.get("tags")
+            tags = [tag for tag in told if isinstance(tag, str)] if isinstance(told, list) else []
             rows.add(whole, audio, [caption] if caption else [], id=f"{source}/{name}", tags=tags)
 
 
@@ -172,4 +176,10 @@ def in_folder(folder: Path) -> tuple[str, list[tuple[Path, Callable[[Path, Rows]
         if tables:
             return layout.name, tables
     published = [path for path in sorted(folder.glob("json_files/*/*.json")) if path.parent.name != "blacklist"]
-    return ("WavCaps", [(path, wavcaps) for path in published]) if published else None
+    once = [path for path in published if not path.stem.endswith(_PART) or _whole(path) not in published]
+    return ("WavCaps", [(path, wavcaps) for path in once]) if once else None
+
+
+def _whole(part: Path) -> Path:
+    """The table of which ``part`` repeats some rows."""
+    return part.with_stem(part.stem.removesuffix(_PART))

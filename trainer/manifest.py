@@ -16,6 +16,9 @@ from trainer.examples import Caption, DataError, Dataset, Example, Place, Proble
 from trainer.rows import COLUMNS, Rows, csv_columns, csv_rows, json_lines
 from trainer.shards import read_shard
 
+#: Folders of shards that are splits.
+SPLITS = ("train", "val", "valid", "validation", "test", "eval", "evaluation")
+
 __all__ = ["Caption", "DataError", "Dataset", "Example", "Problem", "read_data"]
 
 
@@ -26,7 +29,8 @@ def read_data(path: Path) -> Dataset:
     ``*.jsonl``                               an object a line: ``audio``, ``captions`` (a text, or a list of texts or
                                               of ``{"text", "lang"}``), ``lang``, ``tags``, ``split``, ``id``
     ``*.csv``, ``*.tsv``                      the same columns; many captions: a JSON list in the cell, or repeated rows
-    ``*.tar``, a folder with such             WebDataset shards: a sound, and ``.json`` as above or ``.txt`` beside it
+    ``*.tar``, a folder with such             WebDataset shards: a sound, and ``.json`` as above or ``.txt`` beside it;
+                                              folders ``train``, ``valid``, ``test`` … of shards are splits
     Clotho, AudioCaps, WavCaps, ESC-50        as published, by a table's columns or by the folder's files
     any other folder                          every sound below it, without words
     ========================================  ==========================================================================
@@ -87,13 +91,18 @@ def _folder(folder: Path, rows: Rows) -> str:
         for path, read in tables:
             read(path, rows)
         return name
-    if shards := sorted(folder.glob("*.tar")):
-        for path in shards:
-            read_shard(path, rows)
+    if shards := [(path, "") for path in sorted(folder.glob("*.tar"))] or _shards_by_split(folder):
+        for path, split in shards:
+            read_shard(path, rows, split)
         return "WebDataset"
     for path in _sounds_below(folder):
         rows.add(Place(path), path, id=str(path.relative_to(folder)))
     return "a folder of unlabelled sounds"
+
+
+def _shards_by_split(folder: Path) -> list[tuple[Path, str]]:
+    """Shards in folders called as splits are; an archive in any other folder is none."""
+    return [(path, split) for split in SPLITS for path in sorted(folder.glob(f"{split}/*.tar"))]
 
 
 def _sounds_below(folder: Path) -> Iterator[Path]:

@@ -19,11 +19,12 @@ from trainer.rows import Rows
 MOST_TEXT_BYTES = 1 << 20
 
 
-def read_shard(path: Path, rows: Rows) -> None:
+def read_shard(path: Path, rows: Rows, split: str = "") -> None:
     """Add the clips of one shard, an uncompressed ``.tar``: a sound each, with ``.json`` or ``.txt`` of the same name.
 
-    ``.json`` is a row as in a manifest, or as LAION writes it (``text``, ``tag``); ``.txt`` a caption a line. What is
-    wrong is noted; of a shard that breaks off, what comes before is kept.
+    ``.json`` is a row as in a manifest, or as LAION writes it (``text``, ``tag``); ``.txt`` a caption a line. ``split``
+    is that of clips which don't say theirs. What is wrong is noted; of a shard that breaks off, what comes before is
+    kept.
     """
     from webdataset.tariterators import group_by_keys  # slow: it imports torch
 
@@ -34,7 +35,7 @@ def read_shard(path: Path, rows: Rows) -> None:
     try:
         with tarfile.open(path, "r:") as archive:
             for sample in group_by_keys(_members(archive, path, rows), handler=odd):
-                _add(path, archive, sample, rows)
+                _add(path, archive, sample, rows, split)
     except tarfile.ReadError as error:
         rows.problem(Place(path), "bad shard", f"found {error}; expected an uncompressed tar archive; write it again")
 
@@ -49,7 +50,7 @@ def _members(archive: tarfile.TarFile, path: Path, rows: Rows) -> Iterator[dict[
         rows.problem(Place(path), "bad shard", f"found {error}; the clips before that are kept; copy it again")
 
 
-def _add(path: Path, archive: tarfile.TarFile, sample: dict[str, Any], rows: Rows) -> None:
+def _add(path: Path, archive: tarfile.TarFile, sample: dict[str, Any], rows: Rows, split: str) -> None:
     place, key = Place(path), sample["__key__"]
     files = {suffix: info for suffix, info in sample.items() if isinstance(info, tarfile.TarInfo)}
     sounds = [info for suffix, info in files.items() if f".{suffix.rpartition('.')[2]}" in AUDIO_SUFFIXES]
@@ -69,13 +70,13 @@ def _add(path: Path, archive: tarfile.TarFile, sample: dict[str, Any], rows: Row
     if not isinstance(row, dict):
         rows.problem(place, "bad JSON", f"found {type(row).__name__} in {key}.json; expected an object; write it again")
         return
-    said = rows.said(place, rows.renamed(row))
+    said = rows.said(place, rows.renamed(row | {"split": row.get("split") or split}))
     if said is not None:
         rows.add(
             place,
             path,
             said.captions,
-            id=said.id or f"{path.name}/{key}",
+            id=said.id or "/".join(filter(None, (split, path.name, key))),
             tags=said.tags,
             split=said.split,
             member=sounds[0].name,

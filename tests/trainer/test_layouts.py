@@ -69,14 +69,16 @@ def test_audiocaps(tmp_path, name):
     ]
 
 
-@pytest.mark.parametrize(
-    "sounds", ["Audio/FreeSound", "FreeSound", "mnt/fast/nobackup/s/x/WavCaps/data/waveforms/FreeSound_flac"]
-)
+UNPACKED = "mnt/fast/nobackup/s/x/WavCaps/data/waveforms/FreeSound_flac"
+
+
+@pytest.mark.parametrize("sounds", ["Audio/FreeSound", "FreeSound", UNPACKED, f"Zip_files/FreeSound/{UNPACKED}"])
 def test_wavcaps(tmp_path, sounds):
     rain = {"id": "123", "caption": "Rain falls.", "duration": 3.2, "tags": ["rain", "field"]}
-    items = [rain, {"id": "9", "caption": "x"}]
+    items = [rain, {"id": "9", "caption": "x", "tags": 3}]
     files = {
         "json_files/FreeSound/fsd_final.json": {"num_captions_per_audio": 1, "data": items},
+        "json_files/FreeSound/fsd_final_2s.json": {"num_captions_per_audio": 1, "data": [rain]},
         "json_files/AudioSet_SL/as_final.json": [{"id": "Yb0RFKhbpFJA.wav", "caption": "Wind.", "duration": 10}],
         "json_files/blacklist/blacklist_exclude_all_ac.json": {"FreeSound": ["1"]},
     }
@@ -89,7 +91,10 @@ def test_wavcaps(tmp_path, sounds):
     wind, rain = data.examples
     assert (rain.id, rain.captions, rain.tags) == ("FreeSound/123", (Caption("Rain falls."),), ("rain", "field"))
     assert wind.audio.name == "Yb0RFKhbpFJA.flac"
-    assert [problem.kind for problem in data.problems] == ["missing file"]
+    assert [problem.kind for problem in data.problems] == ["missing file"]  # and no caption twice
+    (tmp_path / "json_files/FreeSound/fsd_final.json").unlink()
+    touch(tmp_path, f"{sounds}/9.flac")
+    assert [example.id for example in read_data(tmp_path).examples] == ["AudioSet_SL/Yb0RFKhbpFJA.wav", "FreeSound/123"]
 
 
 @pytest.mark.parametrize("content", ["{", '{"data": 3}', '"text"'])

@@ -206,6 +206,25 @@ def test_shards_are_read_where_they_lie(tmp_path):
     assert b.content_sha256() == c.content_sha256() != a.content_sha256()
 
 
+def test_folders_of_shards_are_splits_and_other_archives_none(tmp_path):
+    sound = write_clip(tmp_path / "made.wav", 900).read_bytes()
+    said = json.dumps({"text": "rain", "split": "test"}).encode()
+    for name, files in {"train": {"a.wav": sound}, "valid": {"a.wav": sound, "b.wav": sound, "b.json": said}}.items():
+        (tmp_path / "laion" / name).mkdir(parents=True)
+        pack(tmp_path / "laion" / name / "0.tar", files)
+    data = read_data(tmp_path / "laion")
+    assert [(clip.id, clip.split) for clip in data.examples] == [
+        ("train/0.tar/a", "train"),
+        ("valid/0.tar/a", "valid"),
+        ("valid/0.tar/b", "test"),
+    ]
+    assert (data.layout, data.problems) == ("WebDataset", [])
+    (tmp_path / "library" / "pack").mkdir(parents=True)
+    pack(tmp_path / "library" / "pack" / "backup.tar", {"a.wav": sound})
+    write_clip(tmp_path / "library" / "pack" / "a.wav", 900)
+    assert read_data(tmp_path / "library").layout == "a folder of unlabelled sounds"
+
+
 def test_of_a_shard_that_breaks_off_the_start_is_kept(tmp_path):
     sound = write_clip(tmp_path / "a.wav", 4000).read_bytes()
     whole = pack(tmp_path / "whole.tar", {f"{number}.wav": sound for number in range(4)})
