@@ -18,7 +18,7 @@ from engine.errors import BundleError
 
 if TYPE_CHECKING:
     from engine.encoders import Encoders
-    from trainer.examples import Problem
+    from trainer.examples import Example, Problem
     from trainer.metrics import Floats
     from trainer.verdict import Lesson, Verdict
 
@@ -100,7 +100,8 @@ def evaluate(
     with _progress(len(examples) + probe * len(learnt), not as_json) as draw:
         classify = _classifying(expanded(out), dict(zip(encoders, bundles, strict=True))) if finetune and out else None
         verdict = judge(encoders, examples, prompt, draw, learnt if probe else None, classify)
-    verdict.protocol = {"data": str(data), "split": split} | verdict.protocol | _left_out(read.problems, twice)
+    told = _left_out(read.problems, twice) | _learnt_from(examples)
+    verdict.protocol = {"data": str(data), "split": split} | verdict.protocol | told
     if probe:
         verdict.protocol["probe"] = (
             f"logistic regression, learnt from {len(learnt) or 'the other folds of these'} clips"
@@ -120,6 +121,18 @@ def _left_out(problems: Sequence[Problem], twice: int) -> dict[str, Any]:
     if twice:
         found["on_two_splits"] = f"{twice} sounds, asked about once, and kept from the probe"
     return found
+
+
+def _learnt_from(asked: Sequence[Example]) -> dict[str, str]:
+    """That what is asked is what runs learn from, for the protocol; said at once, too."""
+    from trainer.probe import LEARNT
+
+    count = sum(example.split in LEARNT for example in asked)
+    if not count:
+        return {}
+    told = f"{count} clips asked are of a split that `earshot train finetune` learns from"
+    show.remark(f"{told}: of a bundle that was taught them, this says nothing; hold some out", style="yellow")
+    return {"remark_on_the_split": told}
 
 
 def _classifying(out: Path, bundles: Mapping[str, str]) -> Callable[[str, Lesson], Floats]:

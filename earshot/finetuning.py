@@ -21,7 +21,7 @@ EPILOG = (
     "  earshot train finetune --data sounds.jsonl --unlabelled ~/Sounds --method composed --out run\n\n"
     "  earshot train finetune --data sounds.jsonl --languages all --le-ratio 0.4 --out run\n\n"
     "  earshot train finetune --config run.toml --out run\n\n"
-    "Then:\n\n  earshot bundle export run --out mine\n\n  earshot eval mine --data sounds.jsonl\n\n"
+    "Then:\n\n  earshot bundle export run --out mine\n\n  earshot eval starter mine --data sounds.jsonl --split val\n\n"
     "  earshot index ~/Sounds --bundle mine"
 )
 _DEFAULTS = Settings(data="")

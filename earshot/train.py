@@ -21,12 +21,25 @@ from engine.errors import EarshotError
 if TYPE_CHECKING:
     from trainer.check import CheckReport
 
+_STORY = (
+    "Teach a model your own sounds and words.\n\n"
+    "A table says what some of your sounds are. `check` says what is wrong with it; `finetune` teaches a model both "
+    "its towers, also from sounds that nobody has described, and goes on where it was stopped. Of the run `bundle "
+    "export` makes a bundle; `eval` compares it with the one before, on clips that it has not learnt from. `index "
+    "--bundle` hears the library anew, beside the old answers, and `library rollback` goes back. `captioner` "
+    "teaches a bundle to put sounds into words, from words alone. Needs: pip install 'earshot\\[train]'."
+)
 train_app = typer.Typer(
-    help="Teach a model your own sounds and words; then: earshot bundle export, earshot eval, earshot index --bundle.",
+    help=_STORY,
+    epilog="From a table to a better search:\n\n  earshot train check sounds.csv\n\n"
+    "  earshot train finetune --data sounds.csv --unlabelled ~/Sounds --method composed --out run\n\n"
+    "  earshot bundle export run --out mine\n\n"
+    "  earshot eval starter mine --data sounds.csv --split val\n\n"
+    "  earshot index ~/Sounds --bundle mine\n\n"
+    "  earshot search --audio hum.wav 'but with rain'\n\n"
+    "Not better after all:\n\n  earshot library rollback",
     no_args_is_help=True,
 )
-train_app.command(epilog=FINETUNE_EXAMPLES)(finetune)
-train_app.command(epilog=CAPTIONER_EXAMPLES)(captioner)
 
 
 @contextmanager
@@ -66,6 +79,10 @@ def check(
         print_check(report)
     if report.problems:
         raise typer.Exit(EXIT_FAILED_FILES)
+
+
+train_app.command(epilog=FINETUNE_EXAMPLES)(finetune)
+train_app.command(epilog=CAPTIONER_EXAMPLES)(captioner)
 
 
 def print_check(report: CheckReport) -> None:

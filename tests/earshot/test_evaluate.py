@@ -83,6 +83,17 @@ def test_what_the_data_leave_out_is_counted(data: Path):
     assert "bad JSON 1, bad row 1, empty caption 1; `earshot train check` names them" in " ".join(remarks.split())
 
 
+def test_that_what_is_asked_was_to_be_learnt_is_said(data: Path):
+    """A table that names no split is all `train`: `eval` asks it, as there is nothing else, but not in silence."""
+    assert "learns from" not in run("eval", "one", "--data", data)[2]
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    data.write_text("\n".join(json.dumps({**row, "split": "train"}) for row in rows), encoding="utf-8")
+    status, said, remarks = run("eval", "one", "--data", data, "--json")
+    assert status == 0
+    assert "3 clips asked are of a split that `earshot train finetune` learns from" in remarks
+    assert json.loads(said)["protocol"]["remark_on_the_split"].startswith("3 clips asked")
+
+
 def test_a_probe_never_learns_what_it_is_asked(data: Path):
     """Of two clips on split train one has the very sound of a clip on test: the other alone teaches."""
     (data.parent / "copy.wav").write_bytes((data.parent / "500.wav").read_bytes())

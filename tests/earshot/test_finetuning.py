@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from earshot.commands import app
@@ -30,7 +33,30 @@ def test_what_cannot_be_run_is_said_before_anything_is_loaded(tmp_path: Path, mo
     assert "pip install 'earshot[train]'" in refused("--data", "x.jsonl")
 
 
-def test_help_tells_the_whole_story_with_the_defaults_that_hold():
+def test_help_tells_the_whole_story_by_commands_that_there_are():
+    told = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    story = re.findall(r"^ *earshot (.*?) *$", told, re.MULTILINE)
+    assert [line.split(" -")[0] for line in story] == [
+        "train check sounds.csv",
+        "train finetune",
+        "bundle export run",
+        "eval starter mine",
+        "index ~/Sounds",
+        "search",
+        "library rollback",
+    ]
+    for line in story:
+        command, words = typer.main.get_command(app), shlex.split(line)
+        while name := words[0] if words[:1] and words[0] in getattr(command, "commands", {}) else "":
+            command, words = command.commands[name], words[1:]
+        command = getattr(command, "commands", {}).get("bundle", command)  # `eval BUNDLE` is short for it
+        known = {flag for parameter in command.params for flag in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known, line
+    assert told.index(" check  ") < told.index(" finetune  ") < told.index(" captioner  ")
+    assert "pip install 'earshot[train]'" in told
+
+
+def test_help_tells_a_run_with_the_defaults_that_hold():
     told = CliRunner().invoke(app, ["train", "finetune", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
     for name in Settings.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in told
