@@ -169,7 +169,7 @@ class _Run:
         clips = self.clips
         self.languages = chosen_languages(settings.languages, clips.labelled)
         if settings.translator:
-            with self.accelerator.main_process_first():  # the others find what it has written
+            with self.accelerator.main_process_first(), self.folder.writing():  # the others find what it has written
                 translate = hub_translator(settings.translator)
                 made = Translations(cache / "translations.jsonl", translate, self._progress)
                 clips.labelled = made.add(clips.labelled, self.languages, settings.seed)

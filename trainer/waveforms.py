@@ -277,14 +277,16 @@ def _said(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full(folder) from error
-        raise DataError(f"{folder}: {error.strerror or error}", "a folder to write to", "name another cache") from error
+        raise DataError(
+            f"{folder}: {error.strerror or error}", "a folder to write to", "choose another --out"
+        ) from error
 
 
 def _full(folder: Path) -> DataError:
     return DataError(
         f"no space left for decoded sounds in {folder}",
         "2 bytes a sample",
-        "make room or name another cache; what is decoded stays",
+        "make room, or choose another --out; what is decoded stays",
     )
 
 

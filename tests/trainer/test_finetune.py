@@ -113,11 +113,9 @@ def test_only_the_named_parts_learn(run: Run, place: Path, tmp_path: Path, monke
     report = run(method="composed", learn=("a2t",))
     assert modes == [(False, False, True)] * 6
     assert report.losses.keys() == {"total", "a2t", "composed"}  # no tower would learn from captions alone
-    base = tiny_towers.load(place / "base", "tiny")
-    assert base.audio is not None
     after = weights(tmp_path / "run")
-    for name, value in base.audio.module.state_dict().items():
-        assert torch.equal(after[f"audio.{name}"], value)
+    for name, value in began(place).items():
+        assert torch.equal(after[name], value)
     run("other", method="composed", learn=("a2t",), epochs=6)
     assert not torch.equal(after["a2t.layers.0.weight"], weights(tmp_path / "other")["a2t.layers.0.weight"])
 
@@ -191,6 +189,16 @@ def test_a_full_disk_leaves_the_checkpoint_before(run: Run, tmp_path: Path, monk
     assert run().steps == 6
 
 
+def test_translations_that_cannot_be_kept_are_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(finetuning, "hub_translator", lambda name: None)
+    monkeypatch.setattr(finetuning.Translations, "add", full)
+    with pytest.raises(TrainingError, match=r"No space left.*make room"):
+        run(languages=("deu",), translator="any")
+
+
 def test_a_run_killed_while_saving_goes_on_from_the_checkpoint_before(run: Run, tmp_path: Path) -> None:
     run("whole")
     run(stop_after=2)
@@ -217,7 +225,7 @@ def test_ctrl_c_saves_and_ends(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_batch_larger_than_the_data_is_refused(run: Run) -> None:
-    with pytest.raises(EarshotError, match="9"):
+    with pytest.raises(EarshotError, match=r"a batch of 9 clips from 8.*a smaller batch"):
         run(batch=9)
 
 
@@ -362,10 +370,10 @@ def test_of_two_sounds_either_mixture_is_the_other(run: Run) -> None:
 # Several processes
 
 
-def test_two_processes_find_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
+def test_two_processes_find_the_loss_and_gradients_of_one_and_end_where_it_does(place: Path, tmp_path: Path) -> None:
     told = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     environment = os.environ | told
-    command = [sys.executable, "-W", "error", "-m", "tests.trainer.two", str(tmp_path)]
+    command = [sys.executable, "-W", "error", "-m", "tests.trainer.two", str(tmp_path), str(place)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     for method in METHODS:
@@ -376,3 +384,17 @@ def test_two_processes_find_the_loss_and_gradients_of_one(tmp_path: Path) -> Non
             assert torch.allclose(two["grads"][name], wanted, rtol=1e-4, atol=1e-6), (method, name)
         assert sum(float(grad.abs().sum()) for grad in one["grads"].values()) > 1
         assert one["spared"] == two["spared"] > 0
+    one, two = (weights(tmp_path / f"run-{world}") for world in (1, 2))
+    moved = sum(float((one[name] - value).norm()) for name, value in began(place).items())
+    apart = sum(float((one[name] - two[name]).norm()) for name in one)
+    assert apart < 0.01 * moved
+    assert RunFolder(tmp_path / "run-2").load()["step"] == 4
+
+
+def began(place: Path) -> dict[str, torch.Tensor]:
+    """The weights that runs begin with."""
+    base = tiny_towers.load(place / "base", "tiny")
+    assert base.audio is not None
+    assert base.text is not None
+    parts = {"audio": base.audio.module, "text": base.text.module}
+    return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}

@@ -181,7 +181,7 @@ def test_a_disk_that_is_really_full(tmp_path, small_disk, monkeypatch):
 def test_a_folder_that_cannot_be_written_or_read_is_said(tmp_path):
     clips = examples_of(tmp_path, [900])
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DataError, match="another cache"):
+    with pytest.raises(DataError, match="another --out"):
         Waveforms(tmp_path / "file", RATE_HZ).fill(clips)
     cache = Waveforms(tmp_path / "cache", RATE_HZ)
     cache.folder.mkdir(parents=True)

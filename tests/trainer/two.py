@@ -1,4 +1,4 @@
-"""What ``test_finetune`` starts: each method's batch in one process, then in two. Forked, to import once."""
+"""What ``test_finetune`` starts: each method's batch and a run, in one process, then in two. Forked: one import."""
 
 from __future__ import annotations
 
@@ -15,22 +15,28 @@ from torch import nn
 
 from tests.trainer import tiny_towers
 from trainer.compose import Heard, Told, contrasts, losses_of
+from trainer.finetune import finetune
 from trainer.gather import agreed, gathered, partners_of, sum_gradients
-from trainer.settings import METHODS, Method, check_method
+from trainer.settings import METHODS, Method, Settings, check_method
 from trainer.tower_sets import Towers
 
 #: Whose each text is: the processes' parts have different numbers of texts, and two clips are called the same.
 OWNED = [(0, "rain"), (0, "pluie"), (1, "a dog barks"), (2, "rain"), (3, "wind"), (3, "loud wind"), (3, "far bell")]
 
 
-def work(folder: str) -> None:
-    """What each method finds, and that all processes end when one is asked to."""
+def work(folder: str, place: str) -> None:
+    """What each method finds; that all processes end when one is asked to; a whole run, stopped and gone on with."""
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     assert agreed(accelerator.is_main_process, accelerator)
     assert not agreed(False, accelerator)
     for method in METHODS:
         learn(check_method(method), accelerator, Path(folder))
+    told = Settings(f"{place}/data.jsonl", f"{place}/base", method="concatenate", epochs=2, batch=4, rate=1e-3)
+    for stop in (1, None):
+        out = Path(folder, f"run-{accelerator.num_processes}")
+        report = finetune(told, out, cache=Path(folder, "cache"), stop_after=stop)
+        assert report.steps == (stop or 4)
     accelerator.end_training()
 
 
@@ -65,7 +71,7 @@ def learn(method: Method, accelerator: Accelerator, folder: Path) -> None:
         torch.save(result, folder / f"{method}-{world}.pt")
 
 
-def main(folder: str) -> int:
+def main(folder: str, place: str) -> int:
     """0 if all processes ended well."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -80,7 +86,7 @@ def main(folder: str) -> int:
                     os.environ |= {key: str(value) for key, value in told.items()} | {"MASTER_ADDR": "127.0.0.1"}
                 status = 1
                 try:
-                    work(folder)
+                    work(folder, place)
                     status = 0
                 except Exception:
                     traceback.print_exc()
@@ -100,4 +106,4 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
+    raise SystemExit(main(*sys.argv[1:]))
