@@ -9,7 +9,6 @@ import os
 import unicodedata
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +20,7 @@ from tokenizers import Encoding, Tokenizer
 
 from engine.bundle import Bundle, Calibration, hold
 from engine.errors import BundleError, DeviceError, QueryError, SelfTestError
-from engine.session import CUDA, Session, cpu_count
+from engine.session import CUDA, Session
 from engine.types import Device, FloatArray, Space, Window
 from engine.windows import cut
 
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 #: Windows go to the graph in batches of exactly this many, so that a vector depends on its window alone.
 BATCH_WINDOWS = 16
-#: Where a manifest asks for smaller ones, for a large model, so many calls run at once: what of one runs on one core
-#: only, such as moving memory about, then keeps no other core waiting.
-CALLS_AT_ONCE = 2
 #: A sound is searched with at most this many of its windows.
 QUERY_WINDOWS = 8
 #: How far a golden vector may move on another machine; a wrong or collapsed graph moves by far more.
@@ -180,26 +176,27 @@ class OnnxAudioEncoder:
         tower = bundle.manifest.audio
         assert tower is not None  # .space has raised if it is
         self.session = session_for(bundle, tower.graph, device, threads)
-        alone = tower.batch is not None and self.session.device == "cpu"
-        self._batch = tower.batch if alone and tower.batch else BATCH_WINDOWS
-        self._at_once = min(CALLS_AT_ONCE, threads or cpu_count()) if alone else 1
+        #: Whether the manifest asks for smaller ones, for a large model.
+        self._large = tower.batch is not None and self.session.device == "cpu"
+        self._batch = tower.batch if self._large and tower.batch else BATCH_WINDOWS
 
     def encode_audio(self, windows: FloatArray) -> FloatArray:
         """``[n, window_samples]`` -> unit ``[n, dim]``. Raises ``ValueError`` on other shapes, NaN, infinity."""
         windows = checked_windows(windows, self._space)
-        batches = [windows[start : start + self._batch] for start in range(0, len(windows), self._batch)]
-        if self._at_once == 1 or len(batches) < 2:
-            found = [self._run(batch) for batch in batches]
-        else:
-            with ThreadPoolExecutor(self._at_once) as pool:
-                found = list(pool.map(self._run, batches))
-        return normalise(np.concatenate([np.empty((0, self._space.dim), np.float32), *found]))
+        starts = range(0, len(windows), self._batch)
+        batches = [self._full(windows[start : start + self._batch]) for start in starts]
+        found = self.session.run_each(batches) if self._large else [self.session.run(batch) for batch in batches]
+        shape = (self._batch, self._space.dim)
+        vectors = np.concatenate([np.empty((0, shape[1]), np.float32), *(checked_output(one, shape) for one in found)])
+        return normalise(vectors[: len(windows)])
 
-    def _run(self, batch: FloatArray) -> NDArray[Any]:
-        """At most a batch of windows -> ``[n, dim]``."""
-        full = np.zeros((self._batch, batch.shape[1]), np.float32)
-        full[: len(batch)] = batch
-        return checked_output(self.session.run({"samples": full}), (self._batch, self._space.dim))[: len(batch)]
+    def _full(self, windows: FloatArray) -> dict[str, FloatArray]:
+        """At most a batch of windows, filled up with silence."""
+        if len(windows) == self._batch:
+            return {"samples": windows}
+        full = np.zeros((self._batch, windows.shape[1]), np.float32)
+        full[: len(windows)] = windows
+        return {"samples": full}
 
 
 #: What a tokenizer may say about padding; to which length is for us to say.
@@ -262,8 +259,11 @@ class OnnxTextEncoder:
             raise QueryError(f"a text that can't be read ({error})", "words that describe a sound") from error
         ids = np.array([e.ids for e in encodings], np.int64)
         mask = np.array([e.attention_mask for e in encodings], np.int64)
-        step = self._batch or len(texts)
-        found = np.concatenate([self._run(ids[i : i + step], mask[i : i + step]) for i in range(0, len(texts), step)])
+        calls = self._calls(mask)
+        outputs = self.session.run_each([self._feeds(ids[rows], mask[rows]) for rows in calls])
+        found = np.empty((len(texts), self._dim), np.float32)
+        for rows, output in zip(calls, outputs, strict=True):
+            found[rows] = checked_output(output, (len(rows), self._dim))
         known = np.array([any(self._known(e)) for e in encodings])
         return found, known & found.any(axis=1)
 
@@ -283,8 +283,15 @@ class OnnxTextEncoder:
         nothing: NDArray[Any] = -found[0]
         return nothing
 
-    def _run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[Any]:
-        """``[n, tokens]`` each -> ``[n, dim]``, without the padding that none of these texts needs.
+    def _calls(self, mask: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Which of the texts ``[n, tokens]`` go to the graph together: as many as the manifest says, or as long."""
+        if self._batch:
+            return [np.arange(len(mask))[start : start + self._batch] for start in range(0, len(mask), self._batch)]
+        by_length, count = np.argsort(mask.sum(axis=1), kind="stable"), min(self.session.at_once, len(mask))
+        return [np.sort(by_length[start::count]) for start in range(count)]
+
+    def _feeds(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """``[n, tokens]`` each as the graph takes them, without the padding that none of these texts needs.
 
         On a card as many tokens as a power of two, at least 8: it keeps buffers for each shape.
         """
@@ -294,8 +301,7 @@ class OnnxTextEncoder:
             length = min(max(8, 1 << (ids.shape[1] - 1).bit_length()), self._max_tokens)
             more = ((0, 0), (0, max(0, length - ids.shape[1])))
             ids, mask = np.pad(ids, more, constant_values=self._padding), np.pad(mask, more)
-        feeds = {"input_ids": ids, "attention_mask": mask}
-        return checked_output(self.session.run(feeds), (len(ids), self._dim))
+        return {"input_ids": ids, "attention_mask": mask}
 
     def _known(self, encoding: Encoding) -> list[bool]:
         """Which pieces of a text the model knows: neither padding nor unknown, nor put there by the tokenizer."""

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Barrier, get_ident
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from engine.bundle import open_bundle
 from engine.encoders import (
     BATCH_WINDOWS,
-    CALLS_AT_ONCE,
     GOLDEN_TOLERANCE,
     OnnxEncoders,
     encode_sound,
@@ -523,23 +521,16 @@ def test_windows_go_to_the_graph_as_many_at_once_as_the_bundle_says(mini: Mini) 
     assert sizes == [2, 2, 2]
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_calls_for_a_large_model_run_two_at_once_where_there_are_cores(mini: Mini, threads: int) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_windows_of_a_large_model_go_one_by_one_with_cores_to_share(mini: Mini, threads: int) -> None:
     mini.change("audio", batch=1)
     encoder = OnnxEncoders(open_bundle(mini.folder), "cpu", threads=threads).audio
-    together, callers = Barrier(min(threads, CALLS_AT_ONCE), timeout=60), set()
-    run = encoder.session.run
-
-    def met(feeds: Any) -> Any:
-        together.wait()  # of one that comes alone, this raises
-        callers.add(get_ident())
-        return run(feeds)
-
-    encoder.session.run = met  # type: ignore[method-assign]
+    calls: list[int] = []
+    run_each = encoder.session.run_each
+    encoder.session.run_each = lambda feeds: calls.extend(len(one["samples"]) for one in feeds) or run_each(feeds)  # type: ignore[method-assign, func-returns-value]
     samples = windows(6)
     np.testing.assert_allclose(encoder.encode_audio(samples), normalise(mini.weights.audio(samples)), atol=1e-6)
-    assert len(callers) == min(threads, CALLS_AT_ONCE)
-    assert (get_ident() in callers) == (threads == 1)
+    assert calls == [1] * 6
 
 
 def test_texts_go_to_the_graph_one_by_one_and_unpadded_where_the_bundle_says_so(mini: Mini) -> None:
@@ -551,6 +542,27 @@ def test_texts_go_to_the_graph_one_by_one_and_unpadded_where_the_bundle_says_so(
     texts = ["rain", "dog wind siren"]
     np.testing.assert_allclose(encoder.encode_text(texts), normalise(mini.weights.text(texts)), atol=1e-6)
     assert shapes == [(1, 2), (1, 4)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_texts_are_shared_evenly_between_the_calls_that_run_at_once(mini: Mini, threads: int) -> None:
+    encoder = OnnxEncoders(open_bundle(mini.folder), "cpu", threads=threads).text
+    calls: list[list[int]] = []
+    run_each = encoder.session.run_each
+
+    def noted(feeds: Any) -> Any:
+        calls.append([int(one["attention_mask"].sum()) for one in feeds])
+        return run_each(feeds)
+
+    encoder.session.run_each = noted  # type: ignore[method-assign]
+    texts = ["rain", "dog wind siren", "clock", "wind siren rain clock", "dog"]
+    for count in range(1, 6):
+        found = encoder.encode_text(texts[:count])
+        np.testing.assert_allclose(found, normalise(mini.weights.text(texts[:count])), atol=1e-6)
+    tokens = [2, 4, 2, 5, 2]
+    assert [sum(shared) for shared in calls] == [sum(tokens[:count]) for count in range(1, 6)]
+    assert [len(shared) for shared in calls] == [min(threads, count) for count in range(1, 6)]
+    assert all(max(shared) - min(shared) <= max(tokens) for shared in calls)
 
 
 def test_on_a_card_texts_come_in_few_shapes(mini: Mini) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Barrier, get_ident
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,47 @@ def test_a_graph_runs_on_the_cpu(graph: Path) -> None:
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(opened.run({"x": x}), 2 * x)
     assert (opened.device, opened.note) == ("cpu", "")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_each_of_several_inputs_gets_its_own_answer(graph: Path, threads: int, count: int) -> None:
+    opened = Session(graph, "cpu", threads)
+    feeds = [{"x": np.full((number + 1, 3), number, np.float32)} for number in range(count)]
+    found = opened.run_each(feeds)
+    assert len(found) == count
+    for one, given in zip(found, feeds, strict=True):
+        np.testing.assert_array_equal(one, 2 * given["x"])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_of_several_inputs_two_run_at_once_where_there_are_cores(graph: Path, threads: int) -> None:
+    opened = Session(graph, "cpu", threads)
+    together, callers = Barrier(min(threads, 2), timeout=60), set()
+    outside, inside = opened.run, opened._run_within
+
+    def met(run: Any) -> Any:
+        def call(feeds: Any) -> Any:
+            together.wait()  # of one that comes alone, this raises
+            callers.add(get_ident())
+            return run(feeds)
+
+        return call
+
+    opened.run, opened._run_within = met(outside), met(inside)  # type: ignore[method-assign]
+    x = np.ones((1, 3), np.float32)
+    np.testing.assert_array_equal(np.concatenate(opened.run_each([{"x": x}] * 6)), np.full((6, 3), 2, np.float32))
+    assert len(callers) == min(threads, 2)
+
+
+@pytest.mark.parametrize("wrong", [{"y": np.ones((1, 3), np.float32)}, {"x": np.ones((1, 4), np.float32)}])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_input_among_several_that_fails(graph: Path, threads: int, wrong: Any) -> None:
+    opened, right = Session(graph, "cpu", threads), {"x": np.ones((1, 3), np.float32)}
+    for at in range(4):
+        with pytest.raises(BundleError, match="a graph that fails on"):
+            opened.run_each([*[right] * at, wrong, *[right] * (3 - at)])
+    np.testing.assert_array_equal(opened.run(right), 2 * right["x"])
 
 
 @pytest.mark.skipif(not why_no_cuda(), reason="this machine has CUDA")
