@@ -44,7 +44,7 @@ def remember(
     file (caption, lang, source) or keys in JSON. Ctrl-C loses nothing: the same command goes on where it stopped.
     """
     from earshot.places import expanded
-    from earshot.remembering import RememberReport, checked_language, checked_source, few_remembered
+    from earshot.remembering import RememberReport, checked_language, checked_source
     from engine.errors import LibraryError
 
     checked_language(lang)
@@ -62,15 +62,12 @@ def remember(
             on_wait=show.waiting,
             on_progress=draw,
         )
-        few = few_remembered(opened)
     if as_json:
         show.print_json(report.to_dict())
     else:
         news = f"{show.many(report.remembered, 'caption')} remembered"
         show.say(f"{news}, {report.known:,} known already, {report.failed:,} of no use")
         show.print_failures("left out", report.reasons)
-    for note in few:
-        show.remark(note, style="yellow")
     if report.failed:
         raise typer.Exit(EXIT_FAILED_FILES)
 

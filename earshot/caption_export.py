@@ -13,19 +13,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
-import numpy as np
-
 from engine.errors import LibraryError
 from engine.formats import SIDECAR_SUFFIX
 from engine.memory.base import Memory
-from engine.types import Caption, Clause, Filter, Payload
-from indexer.captions import Heard, Run, of_file, runs
+from engine.types import Clause, Filter, Payload
+from indexer.captions import CAPTION_BY, Heard, Run, caption_of, of_file, runs
 from indexer.paths import text_path
 from indexer.payload import of_contents
 
 Format: TypeAlias = Literal["csv", "json", "sidecar"]
-COLUMNS = ("path", "start_s", "end_s", "caption", "score", "unsure")
-_NO_VECTOR = np.empty(0, np.float32)
+COLUMNS = ("path", "start_s", "end_s", "caption", "score", "unsure", "captioner")
 _CAPTIONED = Filter((Clause("window", "=", 0), Clause("captions", "!=", 0.0)))  # no text is a number
 
 
@@ -50,6 +47,7 @@ class SoundCaptions:
                     "score": round(run.score, 4),
                     "language": run.language,
                     "unsure": run.unsure,
+                    "captioner": run.by or None,
                 }
                 for run in self.moments
             ],
@@ -77,9 +75,10 @@ def captioned_sounds(memory: Memory) -> Iterator[SoundCaptions]:
 
 def _runs(said: Sequence[Payload]) -> list[Run]:
     """The runs of what is said of a sound's windows, by their payloads in order; those without words are left out."""
-    heard = [Heard(int(w["window"]), float(w["start_s"]), float(w["end_s"]), _NO_VECTOR) for w in said]
-    captions = [_caption(one) for one in said]
-    return [run for run in _apart(runs(heard, captions)) if run.text]
+    heard = [Heard(int(one["window"]), float(one["start_s"]), float(one["end_s"])) for one in said]
+    merged = _apart(runs(heard, [caption_of(one) for one in said]))
+    by = {one.window: str(payload.get(CAPTION_BY) or "") for one, payload in zip(heard, said, strict=True)}
+    return [replace(run, by=by[run.first]) for run in merged if run.text]
 
 
 def _apart(merged: list[Run]) -> list[Run]:
@@ -90,11 +89,6 @@ def _apart(merged: list[Run]) -> list[Run]:
             merged[number] = replace(merged[number], end_s=middle)
             merged[number + 1] = replace(after, start_s=middle)
     return merged
-
-
-def _caption(said: Payload) -> Caption:
-    score, language = float(said.get("caption_score") or 0.0), str(said.get("caption_language") or "")
-    return Caption(said.get("caption") or "", score, language, unsure=bool(said.get("caption_unsure")))
 
 
 def export_captions(sounds: Iterable[SoundCaptions], form: Format, out: Path | None, to: IO[str]) -> ExportReport:
@@ -134,7 +128,10 @@ def _write_csv(sounds: Iterable[SoundCaptions], stream: IO[str]) -> None:
     for sound in sounds:
         for path in sound.paths:
             rows.writerows(
-                (path, f"{run.start_s:.3f}", f"{run.end_s:.3f}", run.text, f"{run.score:.4f}", "yes" * run.unsure)
+                (
+                    *(path, f"{run.start_s:.3f}", f"{run.end_s:.3f}"),
+                    *(run.text, f"{run.score:.4f}", "yes" * run.unsure, run.by),
+                )
                 for run in sound.moments
             )
 

@@ -56,6 +56,7 @@ class CaptionedMoment:
             "score": round(said.score, 4),
             "unsure": said.unsure,
             "language": said.language,
+            "bound": round(said.bound, 4),
             "evidence": [
                 {"text": one.text, "language": one.language, "source": one.source, "score": round(one.score, 4)}
                 for one in said.evidence
@@ -64,7 +65,7 @@ class CaptionedMoment:
 
 
 class OfLibrary:
-    """What a library remembers, or else its bundle; implements ``Remembering``."""
+    """What a library remembers, with what comes with its bundle; implements ``Remembering``."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -78,10 +79,8 @@ class OfLibrary:
         return self._library.said_memory(limit)
 
     def count(self) -> int:
-        """How many captions may be projected upon."""
-        from engine.memory.captions import GENERATED
-
-        return self._library.remembers() - self._library.remembers(source=GENERATED) or len(self.said(1 << 30)[1])
+        """See ``Library.recallable``."""
+        return self._library.recallable()
 
 
 class OfBundle:
@@ -266,7 +265,8 @@ def caption(
             try:
                 moments = caption_file(path, encoders, captioner)
                 if as_json:
-                    answers.append({"path": str(path), "moments": [moment.to_dict() for moment in moments]})
+                    told = [moment.to_dict() for moment in moments]
+                    answers.append({"path": str(path), "captioner": captioner.identity, "moments": told})
                 elif as_srt:
                     for line in subtitles(moments):
                         show.say(line)
@@ -286,7 +286,6 @@ def _opened(library: str | None, bundle: str | None, device: DeviceChoice) -> It
     """The library's model and memory, or, without a library, a bundle's own."""
     from earshot.keep import keep_at
     from earshot.models import DEFAULT_BUNDLE, load_encoders
-    from earshot.remembering import few_remembered
 
     with closing(keep_at(library)) as keep:
         exists = keep.exists()
@@ -295,8 +294,6 @@ def _opened(library: str | None, bundle: str | None, device: DeviceChoice) -> It
         yield encoders, OfBundle(encoders)
         return
     with open_library(library, bundle, device) as opened:
-        for note in few_remembered(opened):
-            show.remark(note, style="yellow")
         yield opened.encoders, OfLibrary(opened)
 
 

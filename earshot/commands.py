@@ -121,7 +121,7 @@ def index(
     ] = False,
     caption_again: Annotated[
         bool,
-        typer.Option("--caption-again", help="Also what is in words already: by a better captioner or memory."),
+        typer.Option("--caption-again", help="Also what another captioner, or this one with another memory, has said."),
     ] = False,
     lang: Annotated[str | None, typer.Option("--lang", help="In which language: eng, fra, deu, spa, jpn …")] = None,
     as_json: JsonOption = False,
@@ -134,7 +134,6 @@ def index(
     if any are given. It answers as before until that is done; `earshot library rollback` goes back.
     """
     from earshot.places import expanded
-    from earshot.remembering import few_remembered
     from indexer.scan import scan
 
     paths = paths or []
@@ -162,7 +161,7 @@ def index(
                 on_wait=show.waiting,
                 on_progress=draw,
             )
-        for note in (*opened.notes, *(few_remembered(opened) if caption or caption_again else ())):
+        for note in opened.notes:
             show.remark(note)
     if as_json:
         show.print_json(report.to_dict())

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 from earshot.places import CAPTIONS, LEDGER, MEMORY, default_folder, expanded, make_folder
 from earshot.sharing import SharedReader, Sharing
 from earshot.spaces import FolderSpaces, Spaces
-from engine.errors import LibraryError
+from engine.errors import LibraryError, SpaceMismatchError
 from engine.memory.base import CAPTION_FIELDS, Memory
 from engine.memory.captions import CaptionMemory
 from engine.memory.edge import EdgeMemory
@@ -79,10 +79,10 @@ class Keep(Protocol):
         """
 
     def recalling(self, space: Space | None = None) -> AbstractContextManager[CaptionMemory | None]:
-        """The captions it remembers, to be read only, for the time inside; None where none were ever remembered, or
-        none in this space yet.
+        """The captions it remembers, to be read only, for the time inside; None where none were ever remembered.
 
-        Without a ``space`` those of whichever there is. Raises as ``reading`` does.
+        Without a ``space`` those of whichever there is. Raises as ``reading`` does, so where they are those of another
+        space: whoever switched the library was stopped, or is just saying them in the new one.
         """
 
     def remembering(
@@ -184,11 +184,11 @@ class FolderKeep:
     def recalling(self, space: Space | None = None) -> Iterator[CaptionMemory | None]:
         """See ``Keep.recalling``."""
         known = EdgeMemory(self._captions_folder).known_space()
-        if known is None or (space is not None and known != (space.space_id, space.dim)):
+        if known is None:
             yield None
-        else:
-            space = space or bare_space(*known)
-            yield CaptionMemory(SharedReader(self._captions, space, leave), space.space_id)
+            return
+        space = told_in(space or bare_space(*known), known)
+        yield CaptionMemory(SharedReader(self._captions, space, leave), space.space_id)
 
     @contextmanager
     def remembering(self, space: Space, wait_s: float, on_wait: Callable[[str], None]) -> Iterator[CaptionMemory]:
@@ -226,6 +226,17 @@ class FolderKeep:
 def bare_space(space_id: str, dim: int) -> Space:
     """As much of a space as a keep wants to know."""
     return Space(space_id, dim, sample_rate_hz=0, window_s=0.0, hop_s=0.0, pad="repeat")
+
+
+def told_in(space: Space, known: tuple[str, int]) -> Space:
+    """The space asked for. Raises ``SpaceMismatchError`` if captions are ``known`` to be those of another one."""
+    if known != (space.space_id, space.dim):
+        raise SpaceMismatchError(
+            f"captions remembered in space {known[0]}",
+            f"{space.space_id}, in which the library answers",
+            "`earshot remember` and `earshot index --caption` say them again in this space, unless that is just done",
+        )
+    return space
 
 
 def leave(memory: Memory) -> None:

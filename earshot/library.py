@@ -236,7 +236,8 @@ class Library:
             prune_anyway: Forget them all the same, those of missing paths too.
             caption: Put what is below ``paths`` into words, too, as far as it is not yet; by the bundle's captioner, or
                 by one of your own. What was heard before is not heard again for it.
-            caption_again: Also what is in words already, which is then replaced.
+            caption_again: Also what another captioner has put into words, or this one upon other captions than are
+                remembered now; that is then replaced.
             caption_lang: In which language; default: the captioner's own.
             wait_s: How long to wait where another process is indexing into this library.
             on_wait: Called once before waiting, with who that is.
@@ -252,6 +253,8 @@ class Library:
         roots = [expanded(path) for path in paths]
         _ = self._encoders.audio  # a broken model or a missing device is said before any work is done
         asked = caption or caption_again
+        if asked:
+            self._retell(wait_s, on_wait)  # where a switch of spaces was stopped before its captions were said
         captions = captioning(self, self._keep, asked, caption_lang) if asked else None
         options = IndexOptions(jobs, retry_failed, prune or prune_anyway, prune_anyway, captions)
         with self._keep.writing(self._encoders.space, self._tidy, wait_s, on_wait) as memory:
@@ -259,8 +262,8 @@ class Library:
                 self._ledger.set_setting("bundle", bundle_key(self._bundle))
             if self._ledger.setting(COPY):
                 self._ledger.set_setting(COPY, None)  # from here on it is a library of its own
-            if caption_again:
-                say_again(self._ledger, roots)
+            if caption_again and captions:
+                say_again(self._ledger, roots, captions.by)
             report = index(roots, self._encoders, memory, self._ledger, options, on_progress)
             if captions and not report.interrupted:
                 forget_superseded(self._keep, self._encoders.space, self._ledger, memory)
@@ -515,21 +518,32 @@ class Library:
             return memory.count(of(source, lang)) if memory else 0
 
     def recalled(self, vector: FloatArray, k: int) -> list[Remembered]:
-        """The k remembered captions nearest to a vector ``[dim]`` by cosine, best first.
+        """The k captions nearest to a vector ``[dim]`` by cosine, best first.
 
-        None that earshot generated. Where nothing is remembered, those that come with the bundle.
+        Of those remembered and those that come with the bundle; none that earshot generated. Raises
+        ``SpaceMismatchError`` where those remembered are of another space.
         """
+        from earshot.remembering import with_shipped
+
         self._require_open()
-        with self._keep.recalling(self._encoders.space) as memory:
-            if memory and (near := memory.nearest(vector, k)):
-                return near
         shipped = shipped_captions(self._encoders)
-        return shipped.nearest(vector, k) if shipped else []
+        with self._keep.recalling(self._encoders.space) as memory:
+            near = memory.nearest(vector, k) if memory else []
+        return with_shipped(near, shipped.nearest(vector, k), k) if shipped else near
+
+    def recallable(self) -> int:
+        """Among how many captions ``recalled`` looks; what is both remembered and the bundle's counts twice."""
+        from engine.memory.captions import HUMAN
+
+        self._require_open()
+        shipped = shipped_captions(self._encoders)
+        with self._keep.recalling(self._encoders.space) as memory:
+            return (memory.count(HUMAN) if memory else 0) + (len(shipped) if shipped else 0)
 
     def text_memory(self, limit: int = MOST_TEXTS) -> tuple[FloatArray, list[str]]:
         """What sounds are projected upon: vectors float32 ``[n, dim]`` and their n texts, ``limit`` at most.
 
-        As ``recalled``; where there are more, a sample that is always the same. n is 0 where there are none at all.
+        As ``recalled``, those remembered first; where there are more, a sample that is always the same.
         """
         vectors, captions = self.said_memory(limit)
         return vectors, [said.text for said in captions]
@@ -543,8 +557,12 @@ class Library:
         with self._keep.recalling(space) as memory:
             if memory:
                 vectors, captions = memory.said(limit)
-        if not captions and (shipped := shipped_captions(self._encoders)):
-            vectors, captions = shipped.said(limit)
+        if shipped := shipped_captions(self._encoders):
+            known = {(one.text, one.language) for one in captions}
+            more, texts = shipped.said(limit)
+            news = [n for n, one in enumerate(texts) if (one.text, one.language) not in known][: limit - len(captions)]
+            vectors = np.concatenate([vectors.reshape(-1, space.dim), more[news]])
+            captions = [*captions, *(texts[n] for n in news)]
         return vectors.reshape(-1, space.dim), captions
 
     def captions(self) -> Iterator[SoundCaptions]:

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from earshot.models import shipped_captions
 from engine.encoders import Encoders, OnnxEncoders, TextEncoder
 from engine.errors import LibraryBusyError, LibraryError, QueryError
 from engine.memory.base import Memory, fold
 from engine.memory.captions import GENERATED, OWN, UNDETERMINED, CaptionMemory, Said, tidied
-from engine.types import FloatArray, Space
+from engine.types import FloatArray, Remembered, Space
 from indexer.scan import absolute
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ _TEXT, _LANGUAGE, _SOURCE = ("caption", "text", "sentence"), ("lang", "language"
 _CODE = re.compile(r"[a-z]{3}")
 #: The columns of a table of several captions a sound, as Clotho's.
 _NUMBERED = re.compile(r"caption_\d+")
-#: Fewer captions than this say little of most sounds.
-FEW = 500
 #: How long a run of ``index`` waits at once for somebody else who remembers: then it sees whether it is to stop.
 _PATIENCE_S = 1.0
 #: Of the ledger: that some of what earshot said has been replaced.
@@ -351,7 +348,7 @@ def captioning(library: Library, keep: Keep, captioner: bool | Captioner, lang: 
             return True
         return False
 
-    return Captioning(who, keep_said)
+    return Captioning(who, keep_said, getattr(who, "identity", ""))
 
 
 def _beside(encoders: Encoders) -> Encoders:
@@ -363,23 +360,18 @@ def _beside(encoders: Encoders) -> Encoders:
     return beside
 
 
-def few_remembered(library: Library) -> list[str]:
-    """A warning, where a few captions have taken the place of the many that come with the model."""
-    shipped = shipped_captions(library.encoders)
-    count = library.remembers() - library.remembers(source=GENERATED)
-    if not shipped or not 0 < count < FEW:
-        return []
-    many = len(shipped.texts(1 << 30)[1])
-    return [
-        f"this library remembers few captions ({count}), and its own are built upon these alone, no longer on the "
-        f"{many:,} that come with the model: remember some hundreds more, or `earshot forget` them"
-    ]
+def with_shipped(own: Sequence[Remembered], shipped: Sequence[Remembered], k: int) -> list[Remembered]:
+    """The k nearest of what a library remembers and of what comes with its bundle; of the same ones, and of two as
+    near, its own."""
+    known = {(one.text, one.language) for one in own}
+    others = [one for one in shipped if (one.text, one.language) not in known]
+    return sorted([*own, *others], key=lambda one: -one.score)[:k]
 
 
-def say_again(ledger: Ledger, roots: Sequence[Path]) -> None:
-    """What is captioned below ``roots`` is to be captioned anew."""
+def say_again(ledger: Ledger, roots: Sequence[Path], by: str) -> None:
+    """What is captioned below ``roots`` by another captioner than ``by`` is to be captioned anew."""
     ledger.set_setting(_SUPERSEDED, True)
-    ledger.say_again([Path(absolute(root)) for root in roots])
+    ledger.say_again([Path(absolute(root)) for root in roots], by)
 
 
 def forget_superseded(keep: Keep, space: Space, ledger: Ledger, memory: Memory) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import platformdirs
 
-from earshot.keep import Tell
+from earshot.keep import Tell, bare_space, told_in
 from earshot.lock import LibraryLock, holder_of
 from earshot.places import LEDGER, make_folder, no_library
 from earshot.served_spaces import ServedSpaces
@@ -117,12 +117,12 @@ class ServedKeep:
         """See ``Keep.recalling``."""
         server = self._asked_for_captions()
         known = server.known_space()
-        if known is None or (space is not None and known != (space.space_id, space.dim)):
+        if known is None:
             yield None
-        else:
-            space_id, dim = (space.space_id, space.dim) if space else known
-            server.ensure_space(space_id, dim)
-            yield CaptionMemory(server, space_id)
+            return
+        space = told_in(space or bare_space(*known), known)
+        server.ensure_space(space.space_id, space.dim)
+        yield CaptionMemory(server, space.space_id)
 
     @contextmanager
     def remembering(self, space: Space, wait_s: float, on_wait: Callable[[str], None]) -> Iterator[CaptionMemory]:

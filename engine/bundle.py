@@ -22,7 +22,7 @@ One that can caption (``CaptionerPart``) has::
     caption_tokenizer.json  the pieces, ``[END]`` and ``[eng]`` among them
     caption_anchors.npz     silence [m, dim], noise [m, dim]: what the audio tower makes of sounds without an event;
                             points [n, dim] with the scores [n, k] of their first pieces, for the self-test
-    memory.npz              captions to project onto where a library remembers none
+    memory.npz              captions to project onto, beside those that a library remembers
 """
 
 from __future__ import annotations

@@ -7,7 +7,10 @@ that the sound is what the sentence says.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +27,7 @@ from engine.eventless import anchors_in, eventless_of, kept_in
 from engine.memory.captions import Said
 from engine.projection import (
     EVIDENCE,
+    Bounded,
     Laid,
     laid_out,
     nothing_remembered,
@@ -41,6 +45,11 @@ BATCH = 16
 MOST_EXACT, NEAREST = 100_000, 1024
 #: How far a candidate's log-probability may move on another machine.
 GOLDEN_TOLERANCE = 0.05
+#: Of captions that are not read whole, so many tell whether they are still the same ones.
+SAMPLED = 1024
+#: Captions that are read again, and the least cosine with what is remembered of them: more by far than another graph of
+#: the same tower moves them, and less than any other tower has in common.
+_READ_AGAIN, _SAME = 4, 0.9
 #: Among so many of the nearest a caption of the language is looked for; those of languages that nobody named fit any.
 _NEAR, _UNNAMED = 256, ("", "und")
 _PULL = "copy or export the bundle again"
@@ -83,7 +92,7 @@ class Captioner:
         Raises ``BundleError`` for a bundle without them or with those of another space, ``QueryError`` for a language
         that it doesn't speak, for tau or beams that are not positive, and where nothing is remembered to project onto.
         """
-        self._part = part = _part(bundle)
+        self._bundle, self._part = bundle, (part := _part(bundle))
         self.space_id, self._dim = bundle.manifest.space_id, bundle.manifest.dim
         self._encoders, self.language = encoders, language
         if language not in part.languages:
@@ -94,6 +103,8 @@ class Captioner:
         self.tau, self.beams = part.tau if tau is None else tau, part.beams if beams is None else beams
         require_tau(self.tau)
         self._memory = memory
+        if memory is not None:
+            require_readable(memory, encoders)
         self._vectors = self._remembered()
         self._tokenizer = _Pieces(bundle.path(part.tokenizer))
         self._prefix = Session(bundle.path(part.prefix), device, threads)
@@ -110,6 +121,20 @@ class Captioner:
         )
         self._eventless = kept_in(bundle)
         self._self_test(bundle)
+
+    @cached_property
+    def identity(self) -> str:
+        """A name for its graphs, for how they are asked, and for the captions that they build upon.
+
+        The same name says the same of the same sound.
+        """
+        part, files = self._part, self._bundle.manifest.files
+        graphs = [files.get(name, "") for name in (part.prefix, part.decoder, part.tokenizer, part.anchors)]
+        how = (self.space_id, part, *graphs, self.strategy, self.beams, self.tau, self.language)
+        if self.strategy == "audio" or self._memory is None:
+            return f"{self._bundle.manifest.name}#{_digest(how, 0, [])}"
+        upon = self._captions or self._memory.said(SAMPLED)[1]
+        return f"{self._bundle.manifest.name}#{_digest(how, self._count, upon)}"
 
     def caption(self, vectors: FloatArray) -> list[Caption]:
         """Unit vectors of sounds ``[n, dim]`` -> n captions."""
@@ -133,7 +158,7 @@ class Captioner:
 
     def _said(self, vectors: FloatArray) -> list[Caption]:
         """Captions of sounds ``[n, dim]``, in one batch of all their beams."""
-        points, evidence = self._points(vectors)
+        points, evidence, bounds = self._points(vectors)
         hypotheses = self.decode(points)
         texts = [[self._text(one) for one in each] for each in hypotheses]
         told = [each if self._part.rerank else each[:1] for each in texts]
@@ -143,12 +168,11 @@ class Captioner:
             alike = meant[first : first + len(each)] @ vectors[number]
             first += len(each)
             best = int(alike.argmax())
-            if not each[best]:
-                captions.append(Caption("", 0.0, self.language, evidence[number]))
-                continue
-            captions.append(
-                _believed(each[best], float(alike[best]), self.curve(each[best]), self.language, evidence[number])
-            )
+            caption = Caption("", 0.0, self.language, evidence[number])
+            if each[best]:
+                curve = self.curve(each[best])
+                caption = _believed(each[best], float(alike[best]), curve, self.language, evidence[number])
+            captions.append(replace(caption, bound=bounds[number]))
         return captions
 
     def curve(self, text: str) -> Calibration:
@@ -165,23 +189,27 @@ class Captioner:
     def _steps(self, points: FloatArray, start: int) -> CachedSteps:
         return CachedSteps(self._decoder, self._prefix.run({"vectors": points}), start, self._tokenizer.size)
 
-    def _points(self, vectors: FloatArray) -> tuple[FloatArray, list[tuple[Remembered, ...]]]:
-        """What to put into words instead of sounds ``[n, dim]``, and the captions that weighed most in it."""
+    def _points(self, vectors: FloatArray) -> tuple[FloatArray, list[tuple[Remembered, ...]], list[float]]:
+        """What to put into words instead of sounds ``[n, dim]``, the captions that weighed most in it, and how far at
+        most each point is from what all of them would give."""
+        exact = [0.0] * len(vectors)
         if self._memory is None or not self._count:
-            return vectors, [()] * len(vectors)
+            return vectors, [()] * len(vectors), exact
         if self._vectors is not None:
             found = project(vectors, self._vectors, self.tau, self._part.renormalise)
-            return found.points, [self._weighed(*each) for each in zip(found.rows, found.cosines, strict=True)]
+            evidence = [self._weighed(*each) for each in zip(found.rows, found.cosines, strict=True)]
+            return found.points, evidence, exact
         k = NEAREST if self.strategy == "projection" else EVIDENCE
         near = [self._memory.nearest(vector, k) for vector in vectors]
         evidence = [tuple(each[:EVIDENCE]) for each in near]
         if self.strategy == "audio":
-            return vectors, evidence
+            return vectors, evidence, exact
         if not all(near):
             raise nothing_remembered()
         if self.strategy == "nearest":
-            return np.stack([each[0].vector for each in near]), evidence
-        return np.stack([self._of_nearest(each) for each in near]), evidence
+            return np.stack([each[0].vector for each in near]), evidence, exact
+        bounded = [self._of_nearest(each) for each in near]
+        return np.stack([one.point for one in bounded]), evidence, [one.error for one in bounded]
 
     def _weighed(self, rows: NDArray[np.int64], cosines: FloatArray) -> tuple[Remembered, ...]:
         """Of all that is remembered, what lies in these ``rows``."""
@@ -192,10 +220,10 @@ class Captioner:
             for (one, vector), cosine in zip(said, cosines, strict=True)
         )
 
-    def _of_nearest(self, near: Sequence[Remembered]) -> FloatArray:
+    def _of_nearest(self, near: Sequence[Remembered]) -> Bounded:
         cosines = np.array([one.score for one in near], np.float32)
         vectors = np.stack([one.vector for one in near])
-        return project_nearest(cosines, vectors, self._count, self.tau, self._part.renormalise).point
+        return project_nearest(cosines, vectors, self._count, self.tau, self._part.renormalise)
 
     def _remembered(self) -> Laid | None:
         """All vectors remembered ``[N, dim]``; None where there are too many, or where none are needed."""
@@ -206,12 +234,6 @@ class Captioner:
         if self.strategy != "projection" or self._memory is None or count > MOST_EXACT:
             return None
         vectors, self._captions = self._memory.said(MOST_EXACT)
-        if vectors.shape[1] != self._dim:
-            raise SpaceMismatchError(
-                f"captions remembered in another space, {vectors.shape[1]} numbers each",
-                f"{self._dim}, those of {self.space_id}",
-                "remember them again with this bundle",
-            )
         return laid_out(vectors)
 
     def _text(self, hypothesis: Hypothesis) -> str:
@@ -240,8 +262,17 @@ class RetrievalCaptioner:
         """Of ``language``, or English where any near one is. Raises ``QueryError`` if nothing is remembered."""
         if not memory.count():
             raise nothing_remembered(has_decoder=False)
+        require_readable(memory, encoders)
         self._encoders, self._memory, self._language = encoders, memory, language
         self._eventless = eventless_of(encoders)
+
+    @cached_property
+    def identity(self) -> str:
+        """See ``Captioner.identity``."""
+        space_id = self._encoders.space.space_id
+        how = (space_id, self._language, sorted(self._encoders.calibration.items()))
+        digest = _digest(how, self._memory.count(), self._memory.said(SAMPLED)[1])
+        return f"{space_id.partition('@')[0]}-nearest#{digest}"
 
     def caption(self, vectors: FloatArray) -> list[Caption]:
         """Unit vectors of sounds ``[n, dim]`` -> n captions; an empty one where none near is of the language."""
@@ -266,6 +297,39 @@ class RetrievalCaptioner:
 def _believed(text: str, cosine: float, curve: Calibration, language: str, evidence: tuple[Remembered, ...]) -> Caption:
     score = curve.relevance(cosine)
     return Caption(text, score, language, evidence, unsure=score < curve.cutoff)
+
+
+def require_readable(memory: Remembering, encoders: Encoders) -> None:
+    """Raise ``SpaceMismatchError`` if captions are remembered in another space, even one of as many numbers.
+
+    No name would tell that of every memory: a few of its captions are read again, and must lie where it has them.
+    """
+    vectors, said = memory.said(_READ_AGAIN)
+    if not said:
+        return
+    again = encoders.text.encode_text([one.text for one in said])
+    if vectors.shape[1] != again.shape[1]:
+        raise _another_space(
+            f"{vectors.shape[1]} numbers each", f"{again.shape[1]}, those of {encoders.space.space_id}"
+        )
+    alike = float(np.median((vectors * again).sum(axis=1)))
+    if not alike >= _SAME:
+        here = f"about 1, where {encoders.space.space_id} puts the same words"
+        raise _another_space(f"of a cosine of {alike:.2f} with their own words", here)
+
+
+def _another_space(found: str, expected: str) -> SpaceMismatchError:
+    return SpaceMismatchError(
+        f"captions remembered in another space, {found}", expected, "remember them again with this bundle"
+    )
+
+
+def _digest(how: tuple[object, ...], count: int, upon: Sequence[Said]) -> str:
+    """A hash of how something is said, and of the ``count`` captions it builds upon, by those that are looked at."""
+    digest = hashlib.sha256(repr((how, count)).encode())
+    for key in sorted(one.key for one in upon):
+        digest.update(key.encode())
+    return digest.hexdigest()[:12]
 
 
 def _part(bundle: Bundle) -> CaptionerPart:

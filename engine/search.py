@@ -178,6 +178,7 @@ def _moment(stretch: _Stretch, calibration: Calibration) -> Moment:
         caption=payload.get("caption"),
         caption_score=payload.get("caption_score"),
         caption_unsure=bool(payload.get("caption_unsure")),
+        caption_by=payload.get("caption_by"),
         payload=payload,
     )
 

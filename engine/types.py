@@ -128,7 +128,8 @@ class Moment:
 
     ``score`` is the best window's cosine, ``relevance`` the calibrated chance 0..1 that it is what was asked for.
     ``by`` says what found it: its ``meaning``, the ``keywords`` said of it, or ``both``. ``caption`` is what earshot
-    made of it, to be believed as ``caption_score`` says, 0..1, and not to be if ``caption_unsure``.
+    made of it, to be believed as ``caption_score`` says, 0..1, and not to be if ``caption_unsure``; ``caption_by`` the
+    captioner that said it.
     """
 
     path: str
@@ -142,6 +143,7 @@ class Moment:
     caption: str | None = None
     caption_score: float | None = None
     caption_unsure: bool = False
+    caption_by: str | None = None
     by: str = "meaning"
     payload: Payload = field(default_factory=dict, repr=False, compare=False)
 
@@ -159,6 +161,7 @@ class Moment:
             "caption": self.caption,
             "caption_score": self.caption_score,
             "caption_unsure": self.caption_unsure,
+            "caption_by": self.caption_by,
             "by": self.by,
         }
 
@@ -183,7 +186,8 @@ class Remembered:
 class Caption:
     """A sentence about a sound. ``score`` is how far it is to be believed, 0..1; ``unsure`` if too little to tell it.
 
-    ``evidence`` are the remembered captions that weighed most in it, the heaviest first.
+    ``evidence`` are the remembered captions that weighed most in it, the heaviest first. ``bound`` is how far at most
+    the point that was put into words lies from the one that all captions remembered would give; 0 where all were asked.
     """
 
     text: str
@@ -191,6 +195,7 @@ class Caption:
     language: str
     evidence: tuple[Remembered, ...] = ()
     unsure: bool = False
+    bound: float = 0.0
 
 
 #: The k remembered captions nearest to a vector ``[dim]``, best first.

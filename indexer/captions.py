@@ -1,10 +1,11 @@
 """Captions on ingest: what is heard is put into words by a thread of its own, beside hearing, and never in its way.
 
 The ledger is the queue: contents that are indexed and not captioned, of this run or of earlier ones. Their vectors come
-from the memory, so nothing is decoded again. One content is: captions of its windows into the memory, their texts among
-the captions remembered (as generated: found, never projected), the file's captions at its first window, all flushed,
-and only then the ledger's mark. A kill before that repeats it onto the same points and the same ids. What is unsure
-stays on its window, marked so: it is no text to be remembered, and no word by which a file is found.
+from the memory, so nothing is decoded again. One content is: captions of its windows into the memory, some hundreds at
+a time, their texts among the captions remembered (as generated: found, never projected), the file's captions at its
+first window, all flushed, and only then the ledger's mark. A kill before that repeats it onto the same points and the
+same ids, without the windows of which this captioner has said something already. What is unsure stays on its window,
+marked so: it is no text to be remembered, and no word by which a file is found.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from indexer.ledger import Ledger
 from indexer.payload import of_contents
 from indexer.report import IndexReport
 
-#: Contents, and about so many windows, that are captioned and saved together.
+#: Contents, and about so many windows, that are captioned and saved together; of a longer one so many at a time.
 CONTENTS_AT_ONCE, WINDOWS_AT_ONCE = 16, 256
 #: Windows put into words between two looks at whether the run is to stop.
 WINDOWS_A_STEP = 32
@@ -37,6 +38,8 @@ WINDOWS_A_STEP = 32
 MOST_CAPTIONS = 1000
 _POLL_S = 0.1
 NICE = 10
+#: What a window's payload says of its caption, and who said it.
+_SAID, CAPTION_BY = ("caption", "caption_score", "caption_language", "caption_unsure"), "caption_by"
 
 
 class Captioner(Protocol):
@@ -50,11 +53,15 @@ class Captioner(Protocol):
 class Captioning:
     """Who puts sounds into words, and who remembers them.
 
-    ``remember`` may be given the same caption again. It waits where it has to; false if it was given up before.
+    ``remember`` may be given the same caption again. It waits where it has to; false if it was given up before. ``by``
+    names the captioner and what it builds upon: the same name says the same of the same sound; empty if nobody knows.
+    ``only_again``: no sound but those marked to be said again.
     """
 
     captioner: Captioner
     remember: Callable[[Sequence[Said], Callable[[], bool]], bool]
+    by: str = ""
+    only_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +71,13 @@ class Heard:
     window: int
     start_s: float
     end_s: float
-    vector: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """Neighbouring windows of which the same is said: ``first`` to ``last``, and the best score among them.
 
-    ``unsure`` if no window is sure of it.
+    ``unsure`` if no window is sure of it; ``by`` the captioner that said it, if it has a name.
     """
 
     first: int
@@ -82,31 +88,39 @@ class Run:
     score: float
     language: str = ""
     unsure: bool = False
+    by: str = ""
 
     def payload(self) -> Payload:
-        """What its windows say of it, in the place of what they said before."""
-        if not self.text:
-            return dict.fromkeys(("caption", "caption_score", "caption_language", "caption_unsure"))
-        return {
-            "caption": self.text,
-            "caption_score": round(self.score, 4),
-            "caption_language": self.language or None,
-            "caption_unsure": self.unsure,
-        }
+        """What its windows say of it, in the place of what they said before; who has nothing to say is named, too."""
+        said: Payload = dict.fromkeys(_SAID)
+        if self.text:
+            said = {
+                "caption": self.text,
+                "caption_score": round(self.score, 4),
+                "caption_language": self.language or None,
+                "caption_unsure": self.unsure,
+            }
+        return {**said, CAPTION_BY: self.by or None}
 
 
-def runs(heard: Sequence[Heard], captions: Sequence[Caption]) -> list[Run]:
+def runs(heard: Sequence[Heard], captions: Sequence[Caption], by: str = "") -> list[Run]:
     """The windows of a content, by number, and their captions, merged where neighbours say the same."""
     merged: list[Run] = []
     for window, caption in zip(heard, captions, strict=True):
         last = merged[-1] if merged else None
-        if last and last.text == caption.text:
+        if last and last.text == caption.text and last.last + 1 == window.window:
             score, unsure = max(last.score, caption.score), last.unsure and caption.unsure
             merged[-1] = replace(last, last=window.window, end_s=window.end_s, score=score, unsure=unsure)
         else:
             where = (window.window, window.window, window.start_s, window.end_s)
-            merged.append(Run(*where, caption.text, caption.score, caption.language, caption.unsure))
+            merged.append(Run(*where, caption.text, caption.score, caption.language, caption.unsure, by))
     return merged
+
+
+def caption_of(said: Payload) -> Caption:
+    """What the payload of a window says was said of it."""
+    score, language = float(said.get("caption_score") or 0.0), str(said.get("caption_language") or "")
+    return Caption(said.get("caption") or "", score, language, unsure=bool(said.get("caption_unsure")))
 
 
 def of_file(merged: Sequence[Run]) -> list[str]:
@@ -164,6 +178,15 @@ def captioned_beside(
             thread.join()
 
 
+@dataclass(slots=True)
+class _Window:
+    """One window that is to be captioned: what the memory says of it, and its caption, None while it has none."""
+
+    heard: Heard
+    kept: Payload
+    caption: Caption | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Captions:
     """The thread's work."""
@@ -181,7 +204,7 @@ class _Captions:
         give_way()
         while not self.flow.stop.is_set():
             is_last = heard.is_set()  # asked first: what comes after it is in the ledger by then
-            contents = self.ledger.uncaptioned(self.roots, CONTENTS_AT_ONCE + len(lost))
+            contents = self.ledger.uncaptioned(self.roots, CONTENTS_AT_ONCE + len(lost), self.captioning.only_again)
             contents = {sha256: windows for sha256, windows in contents.items() if sha256 not in lost}
             if contents:
                 with self.flow.timed("caption"):
@@ -198,35 +221,68 @@ class _Captions:
             if some and sum(some.values()) + windows > WINDOWS_AT_ONCE:
                 break
             some[sha256] = windows
-        heard, done = self._heard(list(some))
-        done -= {sha256 for sha256 in done if self.ledger.to_say_again(sha256)}
-        whole = {sha256: heard[sha256] for sha256 in some if len(heard[sha256]) == some[sha256]}
-        to_say = [sha256 for sha256 in whole if sha256 not in done]
-        captions = self._said(np.stack([h.vector for s in to_say for h in whole[s]])) if to_say else []
-        if captions is None:
-            return set()
-        if to_say and not self._write({sha256: whole[sha256] for sha256 in to_say}, captions):
+        found, done = self._windows(list(some))
+        whole = {sha256: found[sha256] for sha256 in some if len(found[sha256]) == some[sha256]}
+        done = {sha256: by for sha256, by in done.items() if sha256 in whole and not self.ledger.to_say_again(sha256)}
+        to_say = {sha256: windows for sha256, windows in whole.items() if sha256 not in done}
+        if not self._say(to_say) or not self._conclude(to_say):
             return set()
         self.memory.flush()
-        self.ledger.mark_captioned(list(whole))
+        self.ledger.mark_captioned({**done, **dict.fromkeys(to_say, self.captioning.by)})
         self.report.captioned += len(to_say)
         return some.keys() - whole.keys()
 
-    def _heard(self, contents: Sequence[str]) -> tuple[dict[str, list[Heard]], set[str]]:
-        """The windows of each content, by number; and the contents that another machine has captioned."""
-        heard: dict[str, list[Heard]] = defaultdict(list)
-        done: set[str] = set()
-        for record in self.memory.scroll(of_contents(*contents), with_vectors=True):
+    def _windows(self, contents: Sequence[str]) -> tuple[Mapping[str, list[_Window]], dict[str, str]]:
+        """The windows of each content, by number; and the contents that another machine has captioned, by whom."""
+        found: dict[str, list[_Window]] = defaultdict(list)
+        done: dict[str, str] = {}
+        for record in self.memory.scroll(of_contents(*contents)):
             said = record.payload
-            if record.vector is None:
-                continue
-            one = Heard(int(said["window"]), float(said["start_s"]), float(said["end_s"]), record.vector)
-            heard[str(said["sha256"])].append(one)
+            sha256, by = str(said["sha256"]), str(said.get(CAPTION_BY) or "")
+            heard = Heard(int(said["window"]), float(said["start_s"]), float(said["end_s"]))
+            is_ours = by and by == self.captioning.by
+            kept = {key: said.get(key) for key in (*_SAID, CAPTION_BY)}
+            found[sha256].append(_Window(heard, kept, caption_of(said) if is_ours else None))
             if said.get("captions"):
-                done.add(str(said["sha256"]))
-        for windows in heard.values():
-            windows.sort(key=lambda one: one.window)
-        return heard, done
+                done[sha256] = by
+        for windows in found.values():
+            windows.sort(key=lambda one: one.heard.window)
+        return found, done
+
+    def _say(self, contents: Mapping[str, list[_Window]]) -> bool:
+        """Put into words, and write, what this captioner has not yet; false if the run is to stop before the end.
+
+        Vectors are held for a few windows at a time, and what has been said of these is kept: a recording of a day
+        takes little more memory than a short one, and a kill costs little of its work.
+        """
+        missing = [(sha256, one) for sha256, windows in contents.items() for one in windows if one.caption is None]
+        for first in range(0, len(missing), WINDOWS_AT_ONCE):
+            few = missing[first : first + WINDOWS_AT_ONCE]
+            vectors = self._vectors([(sha256, one.heard.window) for sha256, one in few])
+            captions = self._said(vectors) if vectors is not None else None
+            if captions is None:
+                return False
+            said: dict[str, list[_Window]] = defaultdict(list)
+            for (sha256, one), caption in zip(few, captions, strict=True):
+                one.caption = replace(caption, evidence=())  # which is not kept
+                said[sha256].append(one)
+            for sha256, windows in said.items():
+                self._write(sha256, windows)
+            self.memory.flush()
+        return True
+
+    def _vectors(self, windows: Sequence[tuple[str, int]]) -> FloatArray | None:
+        """The vectors ``[n, dim]`` of these windows, contents with numbers; None if one of them is gone."""
+        numbers = [number for _, number in windows]
+        where = of_contents(*dict.fromkeys(sha256 for sha256, _ in windows)).also(
+            Clause("window", ">=", min(numbers)), Clause("window", "<=", max(numbers))
+        )
+        found = {
+            (str(one.payload["sha256"]), int(one.payload["window"])): one.vector
+            for one in self.memory.scroll(where, with_vectors=True)
+        }
+        vectors = [vector for window in windows if (vector := found.get(window)) is not None]
+        return np.stack(vectors) if len(vectors) == len(windows) else None
 
     def _said(self, vectors: FloatArray) -> list[Caption] | None:
         """The captions of vectors ``[n, dim]``; None if the run is to stop."""
@@ -237,16 +293,27 @@ class _Captions:
             captions += self.captioning.captioner.caption(vectors[first : first + WINDOWS_A_STEP])
         return captions
 
-    def _write(self, heard: dict[str, list[Heard]], captions: Sequence[Caption]) -> bool:
-        """Write what is said of these contents; false if the run is to stop before that is done."""
-        said: dict[str, list[Run]] = {}
+    def _write(self, sha256: str, windows: Sequence[_Window]) -> list[Run]:
+        """Let these windows of a content say their captions, merged, as far as they don't yet; returns the runs."""
+        captions = [one.caption for one in windows if one.caption is not None]
+        merged = runs([one.heard for one in windows], captions, self.captioning.by)
         first = 0
-        for sha256, windows in heard.items():
-            said[sha256] = runs(windows, captions[first : first + len(windows)])
-            first += len(windows)
-            for run in said[sha256]:
+        for run in merged:
+            said, mine = run.payload(), windows[first : first + run.last - run.first + 1]
+            first += len(mine)
+            if any(one.kept != said for one in mine):
                 where = of_contents(sha256).also(Clause("window", ">=", run.first), Clause("window", "<=", run.last))
-                self.memory.set_payload(where, run.payload())
+                self.memory.set_payload(where, said)
+                for one in mine:
+                    one.kept = said
+        return merged
+
+    def _conclude(self, contents: Mapping[str, list[_Window]]) -> bool:
+        """Remember what is said of these contents, and let their first windows say all of it.
+
+        False if the run is to stop before that is done.
+        """
+        said = {sha256: self._write(sha256, windows) for sha256, windows in contents.items()}
         sure = [run for merged in said.values() for run in merged if run.text and not run.unsure]
         texts = dict.fromkeys((run.text, run.language) for run in sure)
         if not self.captioning.remember([Said(*text, GENERATED) for text in texts], self.flow.stop.is_set):

@@ -57,6 +57,8 @@ MIGRATIONS = (
     ALTER TABLE contents ADD COLUMN say_again INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX contents_to_say_again ON contents (sha256) WHERE say_again = 1
     """,
+    # Who has put it into words, if that has a name.
+    "ALTER TABLE contents ADD COLUMN captioned_by TEXT;",
 )
 _FILE = "SELECT path, size_bytes, mtime_ns, sha256, reason, transient FROM files"
 LOST = "none of its vectors in the memory, or not all; expected all that were heard; index it again"
@@ -218,29 +220,37 @@ class Ledger:
         row = self._one("SELECT state FROM contents WHERE sha256 = ?", sha256)
         return row is not None and row[0] == "indexed"
 
-    def uncaptioned(self, roots: Sequence[Path], limit: int) -> dict[str, int]:
-        """At most ``limit`` whole contents with a file below ``roots`` that are not captioned, and their windows."""
+    def uncaptioned(self, roots: Sequence[Path], limit: int, only_again: bool = False) -> dict[str, int]:
+        """At most ``limit`` whole contents with a file below ``roots`` that are not captioned, and their windows.
+
+        ``only_again``: of these the ones that were once, and are to be said again.
+        """
         here, places = _below(roots)
         rows = self._all(
-            "SELECT sha256, windows FROM contents AS c WHERE state = 'indexed' AND captioned = 0 AND EXISTS "
-            f"(SELECT 1 FROM files WHERE sha256 = c.sha256 AND ({here})) ORDER BY sha256 LIMIT ?",
+            "SELECT sha256, windows FROM contents AS c WHERE state = 'indexed' AND captioned = 0 AND say_again >= ? "
+            f"AND EXISTS (SELECT 1 FROM files WHERE sha256 = c.sha256 AND ({here})) ORDER BY sha256 LIMIT ?",
+            int(only_again),
             *places,
             limit,
         )
         return dict(rows)
 
-    def mark_captioned(self, sha256s: Sequence[str]) -> None:
-        """After the captions of these contents are on disk."""
+    def mark_captioned(self, by: Mapping[str, str]) -> None:
+        """After the captions of these contents are on disk; each with the name of its captioner, or an empty one."""
         with self.transaction():
-            for sha256 in sha256s:
-                self._db.execute("UPDATE contents SET captioned = 1, say_again = 0 WHERE sha256 = ?", (sha256,))
+            for sha256, name in by.items():
+                self._db.execute(
+                    "UPDATE contents SET captioned = 1, say_again = 0, captioned_by = ? WHERE sha256 = ?",
+                    (name or None, sha256),
+                )
 
-    def say_again(self, roots: Sequence[Path]) -> None:
-        """What has been heard below ``roots`` is to be captioned anew, whatever the memory has of it."""
+    def say_again(self, roots: Sequence[Path], by: str) -> None:
+        """What has been heard below ``roots`` is to be captioned anew, but what ``by`` has captioned already."""
         here, places = _below(roots)
         self._write(
-            "UPDATE contents SET captioned = 0, say_again = 1 WHERE state = 'indexed' AND sha256 IN "
-            f"(SELECT sha256 FROM files WHERE {here})",
+            "UPDATE contents SET captioned = 0, say_again = 1 WHERE state = 'indexed' AND captioned_by IS NOT ? AND "
+            f"sha256 IN (SELECT sha256 FROM files WHERE {here})",
+            by or "",
             *places,
         )
 

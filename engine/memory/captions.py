@@ -159,7 +159,7 @@ def _vector(record: Record) -> FloatArray:
 
 
 class ShippedCaptions:
-    """The captions that come with a bundle, in its ``memory.npz``: what is used where a library remembers nothing.
+    """The captions that come with a bundle, in its ``memory.npz``: used beside those that a library remembers.
 
     ``texts`` and ``languages``, n texts each, and ``vectors`` ``[n, dim]``, L2-normalised, in float16.
     """
@@ -178,6 +178,9 @@ class ShippedCaptions:
         shape = self._vectors.shape
         if shape != (len(self._texts), dim) or len(self._languages) != len(self._texts):
             raise BundleError(f"{path} of {len(self._texts)} texts, vectors {list(shape)}", f"[n, {dim}]", _PULL)
+
+    def __len__(self) -> int:
+        return len(self._texts)
 
     def nearest(self, vector: FloatArray, k: int) -> list[Remembered]:
         """See ``CaptionMemory.nearest``."""

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from earshot import library as library_module
 from earshot.commands import app
-from earshot.remembering import FEW
 from engine.errors import EarshotError
 from engine.fakes import FakeEncoders
 from tests.sounds import tone, write_sound
@@ -74,24 +73,6 @@ def test_what_can_not_be_done_is_said_before_a_library_is_made(run, tmp_path: Pa
         run("remember", *words, status=1)
     run("remember", str(tmp_path / "a.txt"), "--source", "generated", status=1)
     assert not (tmp_path / "library").exists()
-
-
-def test_a_few_captions_in_place_of_the_models_own_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("EARSHOT_LIBRARY", str(tmp_path / "library"))
-    (tmp_path / "a.txt").write_text("a dog barks")
-    (tmp_path / "more.txt").write_text("\n".join(f"sound number {number}" for number in range(FEW)))
-    write_sound(tmp_path / "a.wav", tone(2.0, rate_hz=8000, hz=500), rate_hz=8000)
-
-    def told(*words: str) -> str:
-        result = CliRunner().invoke(app, [*words, "--json"])
-        assert result.exit_code == 0, (result.output, result.exception)
-        return result.stderr
-
-    assert "these alone" not in told("caption", str(tmp_path / "a.wav"))
-    assert "few captions (1)" in told("remember", str(tmp_path / "a.txt"), "--lang", "eng")
-    assert "these alone, no longer on the 4,992 that" in told("caption", str(tmp_path / "a.wav"))
-    assert "these alone" in told("index", str(tmp_path / "a.wav"), "--caption")
-    assert "these alone" not in told("remember", str(tmp_path / "more.txt"), "--lang", "eng")
 
 
 def test_where_nothing_is_remembered_no_caption_is_made(run, tmp_path: Path):

@@ -22,6 +22,8 @@ from tests.sounds import tone, write_sound
 class Sayer:
     """Names the band of a tone; says nothing of silence."""
 
+    identity = "bands#1"
+
     def caption(self, vectors: FloatArray) -> list[Caption]:
         words = ("band125", "band500", "")
         known = FakeEncoders().encode_text(["band125", "band500", "silence"])
@@ -29,7 +31,7 @@ class Sayer:
 
 
 def sound(*paths: Path, texts: tuple[str, ...] = ("rain, far", "thunder")) -> SoundCaptions:
-    moments = tuple(Run(n, n, n * 1.0, n + 1.5, text, 0.5, "eng") for n, text in enumerate(texts))
+    moments = tuple(Run(n, n, n * 1.0, n + 1.5, text, 0.5, "eng", by="bands#1") for n, text in enumerate(texts))
     return SoundCaptions(tuple(map(str, paths)), texts, moments)
 
 
@@ -44,7 +46,7 @@ def test_what_was_said_of_a_library_is_written_moment_by_moment(tmp_path: Path):
     assert said.paths == (str(path),)
     assert said.captions == ("band125", "band500")
     first, second = said.moments
-    assert (first.text, first.start_s, first.score) == ("band125", 0.0, 0.75)
+    assert (first.text, first.start_s, first.score, first.by) == ("band125", 0.0, 0.75, "bands#1")
     assert (second.text, second.end_s) == ("band500", 8.0)
     assert first.end_s < second.start_s + 1
 
@@ -67,7 +69,7 @@ def test_csv_has_a_row_a_moment_and_path():
     report = export_captions([sound(Path("/a.wav"), Path("/copy.wav")), sound(Path("/b.wav"))], "csv", None, to)
     rows = list(csv.reader(io.StringIO(to.getvalue())))
     assert tuple(rows[0]) == COLUMNS
-    assert rows[1] == ["/a.wav", "0.000", "1.500", "rain, far", "0.5000", ""]
+    assert rows[1] == ["/a.wav", "0.000", "1.500", "rain, far", "0.5000", "", "bands#1"]
     assert [row[0] for row in rows[1:]] == ["/a.wav"] * 2 + ["/copy.wav"] * 2 + ["/b.wav"] * 2
     assert (report.sounds, report.captions) == (2, 4)
 
@@ -86,6 +88,7 @@ def test_json_is_a_list_of_sounds(tmp_path: Path):
         "score": 0.5,
         "language": "eng",
         "unsure": False,
+        "captioner": "bands#1",
     }
 
 

@@ -129,7 +129,7 @@ def test_search_json_has_the_promised_keys(indexed: Shell):
     assert isinstance(found, list)
     assert len(found) == 2
     keys = {"path", "paths", "start_s", "end_s", "score", "relevance", "duration_s", "title", "by"}
-    keys |= {"caption", "caption_score", "caption_unsure"}
+    keys |= {"caption", "caption_score", "caption_unsure", "caption_by"}
     assert all(set(hit) == keys for hit in found)
     assert all(0 <= hit["relevance"] <= 1 and hit["start_s"] < hit["end_s"] <= hit["duration_s"] for hit in found)
 

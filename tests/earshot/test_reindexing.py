@@ -277,7 +277,8 @@ def test_captions_that_a_kill_left_in_the_old_space_are_said_again(library: Libr
             library.reindex("b")
     library.close()
     with Library(library.folder) as opened:
-        assert opened.recalled(opened.encode_text(["band500"])[0], 1) == []  # none in this space yet
+        with pytest.raises(SpaceMismatchError, match=f"{A}.*{B}.*earshot remember"):  # none in this space yet
+            opened.recalled(opened.encode_text(["band500"])[0], 1)
         opened.remember(["band250 sings"])
         assert opened.remembers() == 3
         assert opened.recalled(opened.encode_text(["band500"])[0], 1)[0].text == "band500 hums"

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from earshot import Library
+from earshot.captioning import OfLibrary, captioner_of
 from earshot.copying import copy_library
+from earshot.models import shipped_captions
 from earshot.remembering import MOST_LINE, RememberReport, read_captions
 from earshot.repair import repair
 from engine.errors import BundleError, LibraryBusyError, QueryError, SpaceMismatchError
@@ -17,6 +19,7 @@ from engine.fakes import FakeEncoders
 from engine.memory.captions import GENERATED, CaptionMemory, Said, ShippedCaptions, of
 from engine.memory.exact import ExactMemory
 from engine.types import FloatArray
+from tests.sounds import tone, write_sound
 
 
 @pytest.fixture
@@ -347,3 +350,69 @@ def test_damaged_captions_are_moved_aside_and_sounds_stay(library: Library, tmp_
         assert again.remembers() == 0
         again.remember(["a dog"])
         assert again.remembers() == 1
+
+
+def test_own_captions_come_before_those_of_the_bundle_and_beside_them(tmp_path: Path):
+    """A handful of one's own adds to what the model knows of sounds; it doesn't take its place."""
+    with Library(tmp_path / "library") as library:
+        shipped = shipped_captions(library.encoders)
+        assert shipped is not None
+        [theirs] = shipped.said(1)[1]
+        before = library.text_memory()
+        assert before[1] == shipped.texts(10**6)[1]
+        library.remember(["the gate of the north yard", Said(theirs.text, theirs.language, "mine")], source="mine")
+        library.remember([Said("never asked", "eng", GENERATED)])
+        vectors, said = library.said_memory()
+        assert {one.source for one in said[:2]} == {"mine"}
+        assert [one.source for one in said].count("mine") == 2
+        assert [one.text for one in said if one.language == theirs.language].count(theirs.text) == 1
+        assert len(said) == len(vectors) == len(shipped) + 1
+        np.testing.assert_allclose(vectors[:2], library.encode_text([one.text for one in said[:2]]), atol=1e-5)
+        assert library.recallable() == OfLibrary(library).count() == len(shipped) + 2
+        assert len(library.said_memory(5)[1]) == 5
+        near = library.recalled(library.encode_text([theirs.text])[0], 3)
+        assert (near[0].text, near[0].source) == (theirs.text, "mine")
+        assert "bundle" in {one.source for one in near[1:]}
+        assert len({(one.text, one.language) for one in near}) == 3
+        library.forget()
+        assert library.text_memory()[1] == before[1]
+
+
+def _elsewhere(folder: Path, encoders: FakeEncoders) -> None:
+    """Put captions of another space into a library, as a switch that was killed before they were said anew does."""
+    with Library(folder / "other", encoders=encoders) as other:
+        other.remember(["a dog", "band500"], lang="eng")
+    (folder / "library" / "memory" / "captions").rename(folder / "gone")
+    (folder / "other" / "memory" / "captions").rename(folder / "library" / "memory" / "captions")
+
+
+def test_captions_of_another_space_of_as_many_numbers_are_refused_until_they_are_said_again(tmp_path: Path):
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
+        library.remember(["the sea"])
+    _elsewhere(tmp_path, FakeEncoders("other"))
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
+        vector = library.encode_text(["a dog"])[0]
+        for ask in (
+            lambda: library.recalled(vector, 1),
+            library.text_memory,
+            library.recallable,
+            lambda: captioner_of(library.encoders, OfLibrary(library)),
+        ):
+            with pytest.raises(SpaceMismatchError, match=r"other@0.*fake@0.*earshot remember"):
+                ask()
+        assert library.remembers() == 2  # which status may tell
+        library.remember(["rain"])
+        assert texts_of(library) == ["a dog", "band500", "rain"]
+        assert library.recalled(vector, 1)[0].score == pytest.approx(1.0)
+
+
+def test_captions_of_another_space_are_said_again_before_sounds_are_captioned(tmp_path: Path):
+    write_sound(tmp_path / "a.wav", tone(2.0, rate_hz=8000, hz=500), rate_hz=8000)
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
+        library.remember(["the sea"])
+    _elsewhere(tmp_path, FakeEncoders("other"))
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
+        library.index([tmp_path / "a.wav"], caption=True)
+        [sound] = library.captions()
+        assert sound.captions == ("band500",)
+        assert texts_of(library) == ["a dog", "band500"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from itertools import pairwise
@@ -242,6 +243,35 @@ def test_a_large_memory_is_projected_upon_by_its_nearest(
     exact = _captioner(made, encoders, memory)._points(sound)[0]
     monkeypatch.setattr("engine.captioner.MOST_EXACT", 3)
     np.testing.assert_allclose(_captioner(made, encoders, memory)._points(sound)[0], exact, atol=1e-5)
+    for nearest in (len(TEXTS), 2):
+        monkeypatch.setattr("engine.captioner.NEAREST", nearest)
+        captioner = _captioner(made, encoders, memory)
+        bound = captioner.caption(sound)[0].bound
+        error = float(np.linalg.norm(captioner._points(sound)[0] - exact))
+        assert error <= bound + 1e-5
+        assert (bound == 0) == (nearest == len(TEXTS))  # all were asked
+
+
+def test_a_captioner_is_known_by_what_it_says_things_with(
+    made: Path, folder: Path, encoders: OnnxEncoders, memory: Memory
+) -> None:
+    more = Memory(np.concatenate([memory.vectors, memory.vectors[:1]]), [*TEXTS, "a dog barks!"])
+    who = {
+        "the same": _captioner(made, encoders, memory),
+        "in French": _captioner(made, encoders, memory, language="fra"),
+        "greedily": _captioner(made, encoders, memory, beams=1),
+        "upon more": _captioner(made, encoders, more),
+        "upon nothing": _captioner(made, encoders, memory, strategy="audio"),
+        "nearest": RetrievalCaptioner(encoders, memory),
+        "nearest in French": RetrievalCaptioner(encoders, memory, "fra"),
+        "nearest of more": RetrievalCaptioner(encoders, more),
+    }
+    names = {one.identity for one in who.values()}
+    assert len(names) == len(who)
+    assert _captioner(folder, encoders, memory).identity == who["the same"].identity
+    assert _captioner(made, encoders, more, strategy="audio").identity == who["upon nothing"].identity
+    calibrate_captions(folder, Calibration(slope=3.0, intercept=-2.0, cutoff=0.3))  # other sounds are unsure then
+    assert _captioner(folder, encoders, memory).identity not in names
 
 
 def test_what_cannot_be_right_is_refused(folder: Path, encoders: OnnxEncoders, memory: Memory) -> None:
@@ -253,8 +283,12 @@ def test_what_cannot_be_right_is_refused(folder: Path, encoders: OnnxEncoders, m
     with pytest.raises(QueryError) as refused:
         RetrievalCaptioner(encoders, empty)
     assert "--strategy" not in str(refused.value)
-    with pytest.raises(SpaceMismatchError, match="another space"):
-        _captioner(folder, encoders, other)
+    elsewhere = Memory(np.roll(memory.vectors, 1, axis=1), TEXTS)  # of as many numbers
+    for wrong in (other, elsewhere):
+        with pytest.raises(SpaceMismatchError, match="another space"):
+            _captioner(folder, encoders, wrong)
+        with pytest.raises(SpaceMismatchError, match="another space"):
+            RetrievalCaptioner(encoders, wrong)
     for settings, words in (
         ({"tau": 0.0}, "a positive"),
         ({"beams": 0}, "positive"),
@@ -316,6 +350,8 @@ def test_the_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (answer,) = json.loads(found.stdout)
     moments = answer["moments"]
     assert answer["path"] == str(sounds / "tone.wav")
+    assert re.fullmatch(r"\w+#[0-9a-f]{12}", answer["captioner"])
+    assert {moment["bound"] for moment in moments} == {0.0}
     assert (moments[0]["start_s"], moments[-1]["end_s"]) == (0.0, 5.0)
     assert moments[-1]["caption"] == NO_EVENT["fra"][0]
     assert all(one["end_s"] == after["start_s"] for one, after in pairwise(moments))

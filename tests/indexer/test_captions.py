@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import pytest
 from engine.fakes import FakeEncoders
 from engine.memory.captions import Said
 from engine.memory.exact import ExactMemory
-from engine.types import Caption, Clause, Filter, FloatArray
-from indexer.captions import Captioning, Heard, of_file, runs
+from engine.types import Caption, Clause, Filter, FloatArray, Point, Record, point_id
+from indexer.captions import WINDOWS_A_STEP, WINDOWS_AT_ONCE, Captioning, Heard, of_file, runs
 from indexer.ledger import Ledger
 from indexer.pipeline import IndexOptions, index
 from indexer.report import IndexReport
@@ -27,8 +27,8 @@ WORDS = ("band125", "band500", "band2000", "silence")
 class FakeCaptioner:
     """Says which band a vector is; nothing of silence. ``before`` is called with each batch."""
 
-    def __init__(self) -> None:
-        self.windows = 0
+    def __init__(self, name: str = "") -> None:
+        self.windows, self.identity = 0, name
         self.before = lambda: None
         self._vectors = ENCODERS.encode_text(WORDS)
 
@@ -40,17 +40,29 @@ class FakeCaptioner:
         return [Caption(text, 0.9 if text else 0.0, "eng") for text in words]
 
 
+class CountedMemory(ExactMemory):
+    """Knows how many vectors were asked for at once."""
+
+    most = 0
+
+    def scroll(self, where: Filter | None = None, with_vectors: bool = False) -> Iterator[Record]:
+        records = list(super().scroll(where, with_vectors))
+        if with_vectors:
+            self.most = max(self.most, len(records))
+        return iter(records)
+
+
 class Library:
     def __init__(self, folder: Path) -> None:
         self.sounds = folder / "sounds"
         self.ledger = Ledger(folder / "ledger.sqlite")
-        self.memory = ExactMemory()
+        self.memory = CountedMemory()
         self.memory.ensure_space(ENCODERS.space.space_id, ENCODERS.space.dim)
         self.captioner = FakeCaptioner()
         self.remembered: list[Said] = []
 
-    def index(self, *roots: Path, caption: bool = True) -> IndexReport:
-        captions = Captioning(self.captioner, self.remember) if caption else None
+    def index(self, *roots: Path, caption: bool = True, only_again: bool = False) -> IndexReport:
+        captions = Captioning(self.captioner, self.remember, self.captioner.identity, only_again) if caption else None
         options = IndexOptions(jobs=1, captions=captions)
         return index(roots or [self.sounds], ENCODERS, self.memory, self.ledger, options)
 
@@ -201,7 +213,7 @@ def test_a_captioner_that_fails_stops_the_run_and_what_was_heard_stays(library: 
 
 
 def test_neighbours_that_say_the_same_are_one_run():
-    heard = [Heard(n, n * 0.5, n * 0.5 + 1, np.zeros(2, np.float32)) for n in range(6)]
+    heard = [Heard(n, n * 0.5, n * 0.5 + 1) for n in range(6)]
     texts = ["a", "a", "", "b", "b", "a"]
     captions = [Caption(text, n / 10, "eng") for n, text in enumerate(texts)]
     merged = runs(heard, captions)
@@ -235,7 +247,7 @@ def test_what_is_unsure_stays_on_its_window(library: Library):
 
 
 def test_a_run_is_sure_where_one_of_its_windows_is():
-    heard = [Heard(n, n * 0.5, n * 0.5 + 1, np.zeros(2, np.float32)) for n in range(4)]
+    heard = [Heard(n, n * 0.5, n * 0.5 + 1) for n in range(4)]
     captions = [Caption("a", 0.1, "eng", unsure=True), Caption("a", 0.6, "eng")]
     captions += [Caption("b", 0.2, "eng", unsure=True), Caption("b", 0.1, "eng", unsure=True)]
     sure, unsure = runs(heard, captions)
@@ -246,6 +258,99 @@ def test_a_run_is_sure_where_one_of_its_windows_is():
 
 def test_a_file_keeps_the_captions_it_says_longest(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("indexer.captions.MOST_CAPTIONS", 2)
-    heard = [Heard(n, float(n), n + 1.0, np.zeros(2, np.float32)) for n in range(6)]
+    heard = [Heard(n, float(n), n + 1.0) for n in range(6)]
     captions = [Caption(text, 1.0, "eng") for text in "abbccc"]
     assert of_file(runs(heard, captions)) == ["b", "c"]
+
+
+WINDOWS = 10_000
+SAID = ("caption", "caption_score", "caption_language", "caption_unsure", "caption_by")
+
+
+@pytest.fixture
+def long(tmp_path: Path):
+    """A library of one sound of 10,000 windows, heard already: a band for 150 windows, then the next, and silence."""
+    library = Library(tmp_path)
+    path, sha256 = tmp_path / "sounds" / "long.wav", "1" * 64
+    vectors = ENCODERS.encode_text(WORDS)
+    library.memory.upsert(
+        [
+            Point(
+                point_id(sha256, ENCODERS.space.space_id, n),
+                vectors[n // 150 % len(WORDS)],
+                {"sha256": sha256, "paths": [str(path)], "window": n, "start_s": n * 0.5, "end_s": n * 0.5 + 1.0},
+            )
+            for n in range(WINDOWS)
+        ]
+    )
+    write_sound(path)
+    stat = path.stat()
+    library.ledger.announce(sha256)
+    library.ledger.complete(sha256, WINDOWS, WINDOWS * 0.5)
+    library.ledger.assign(path, stat.st_size, stat.st_mtime_ns, sha256)
+    yield library
+    library.ledger.close()
+
+
+def is_said(library: Library) -> None:
+    """Of each of the 10,000 windows what it is, once, and of the file each caption once."""
+    expected = ["" if WORDS[n // 150 % 4] == "silence" else f"a tone of {WORDS[n // 150 % 4]}" for n in range(WINDOWS)]
+    assert [text or "" for text in library.said("long.wav")] == expected
+    assert {one.payload.get("caption_by", "") for one in library.memory.scroll()} == {library.captioner.identity}
+    assert list(library.first("long.wav")) == [f"a tone of {word}" for word in WORDS[:3]]
+    assert sorted(one.text for one in set(library.remembered)) == sorted(f"a tone of {word}" for word in WORDS[:3])
+    assert library.memory.count() == WINDOWS
+    assert library.ledger.uncaptioned([library.sounds], 10) == {}
+
+
+def test_ten_thousand_windows_of_one_sound_are_read_a_few_at_a_time(long: Library):
+    report = long.index()
+    assert (report.captioned, report.indexed, long.captioner.windows) == (1, 0, WINDOWS)
+    assert long.memory.most <= WINDOWS_AT_ONCE
+    is_said(long)
+
+
+def test_killed_in_the_middle_of_a_long_sound_it_goes_on_there(long: Library):
+    """What the captioner has said of it is neither said again nor lost."""
+    long.captioner = FakeCaptioner("bands#1")
+
+    def broken() -> None:
+        if long.captioner.windows >= WINDOWS // 2:
+            raise RuntimeError("killed")
+
+    long.captioner.before = broken
+    with pytest.raises(RuntimeError, match="killed"):
+        long.index()
+    assert long.ledger.uncaptioned([long.sounds], 10) == {"1" * 64: WINDOWS}
+    assert long.first("long.wav") == []
+    said = sum(one.payload.get("caption_by") == "bands#1" for one in long.memory.scroll())
+    assert WINDOWS // 2 - WINDOWS_AT_ONCE <= said <= WINDOWS // 2
+    long.memory.set_payload(Filter((Clause("window", "=", 1000),)), dict.fromkeys(SAID))  # what no disk had yet
+    first, long.captioner = long.captioner.windows, FakeCaptioner("bands#1")
+    long.index()
+    assert long.captioner.windows == WINDOWS - said + 1
+    assert first + long.captioner.windows <= WINDOWS + WINDOWS_AT_ONCE + WINDOWS_A_STEP
+    is_said(long)
+
+
+def test_only_what_another_captioner_said_is_said_again(library: Library):
+    library.captioner = FakeCaptioner("bands#1")
+    library.index(library.sounds / "125.wav")
+    library.ledger.say_again([library.sounds], "bands#1")
+    assert library.index(library.sounds / "125.wav").captioned == 0
+    library.captioner = FakeCaptioner("bands#2")
+    library.index(library.sounds / "500.wav")
+    library.ledger.say_again([library.sounds], "bands#2")
+    again = library.index(library.sounds / "125.wav", library.sounds / "500.wav")
+    assert (again.captioned, library.captioner.windows) == (1, 6)
+    assert {one.payload["caption_by"] for one in library.memory.scroll()} == {"bands#2"}
+    library.ledger.say_again([library.sounds], "")  # nobody knows who: all
+    assert library.index(library.sounds / "125.wav", library.sounds / "500.wav").captioned == 2
+
+
+def test_of_what_is_to_be_said_again_alone(library: Library):
+    library.index(library.sounds / "125.wav", library.sounds / "500.wav")
+    library.ledger.say_again([library.sounds / "500.wav"], "")
+    library.index(caption=False)
+    assert library.index(only_again=True).captioned == 1
+    assert set(library.said("both.wav")) == {None}
