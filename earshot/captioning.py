@@ -139,6 +139,14 @@ def captioner_of(
     return RetrievalCaptioner(encoders, memory, lang)
 
 
+def require_captioner(encoders: Encoders, lang: str | None) -> None:
+    """Raise what putting sounds into words would, where nothing but the bundle's own captions is remembered."""
+    from earshot.remembering import checked_language
+
+    checked_language(lang)
+    captioner_of(encoders, OfBundle(encoders), lang=lang, device=DeviceChoice(encoders.device))
+
+
 def _require_said(memory: Remembering, language: str) -> None:
     """Raises ``QueryError`` if captions are remembered, and none of them is in this language, nor in one unnamed."""
     from engine.memory.captions import UNDETERMINED

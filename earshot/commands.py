@@ -27,7 +27,7 @@ from earshot.options import (
     open_library,
     patience_s,
 )
-from earshot.space_commands import is_other_space, library_app, reindex
+from earshot.space_commands import Words, is_other_space, library_app, reindex
 from earshot.train import train_app
 from engine.errors import EarshotError
 from indexer.paths import path_text, text_path
@@ -138,13 +138,17 @@ def index(
 
     paths = paths or []
     if bundle is not None and is_other_space(library, bundle):
-        reindex(library, bundle, paths, device, jobs, retry_failed, prune_anyway, as_json)
+        words = Words(caption or caption_again, lang)
+        reindex(library, bundle, paths, device, jobs, retry_failed, prune_anyway, words, as_json)
         return
-    if not paths:
+    known, prunes = _is_there(library), prune or prune_anyway
+    if not paths and not ((caption or caption_again) and known and not prunes):
         raise typer.BadParameter(
-            "expected files or folders; only to hear a library anew, with --bundle, none are needed"
+            "expected files or folders; none are needed to hear a library anew, with --bundle, or to caption all of it"
         )
-    if not ((prune or prune_anyway) and _is_there(library)):  # then it may be asked for a folder that is gone
+    if (caption or caption_again) and not known:
+        _require_captioner(bundle, device, lang)  # before a library is made
+    if not (prunes and known):  # then it may be asked for a folder that is gone
         scan([expanded(path) for path in paths])  # raises for one that is missing, before a library is made
     with open_library(library, bundle, device, create=True) as opened:
         with show.index_progress(not as_json) as draw:
@@ -167,7 +171,7 @@ def index(
         show.print_json(report.to_dict())
     else:
         show.print_report(report)
-    if report.is_empty and not report.pruned:
+    if paths and report.is_empty and not report.pruned:
         show.nothing_found(paths)
     if report.interrupted:
         show.remark(STOPPED, style="yellow")
@@ -177,6 +181,13 @@ def index(
         raise typer.Exit(EXIT_FAILED)
     if report.failed:
         raise typer.Exit(EXIT_FAILED_FILES)
+
+
+def _require_captioner(bundle: str | None, device: DeviceChoice, lang: str | None) -> None:
+    from earshot.captioning import require_captioner
+    from earshot.models import DEFAULT_BUNDLE, load_encoders
+
+    require_captioner(load_encoders(bundle or DEFAULT_BUNDLE, device.value), lang)
 
 
 def _is_there(library: str | None) -> bool:

@@ -228,7 +228,7 @@ class Library:
         """Hear every new or changed sound under ``paths``; known ones are skipped.
 
         Args:
-            paths: Files and folders.
+            paths: Files and folders; with ``caption``, none means all sounds that are known.
             jobs: Decoding processes; default: one for each core.
             retry_failed: Try files again that could not be heard before.
             prune: Forget files under ``paths`` that are no longer there. Where they may only seem gone, as those of a
@@ -246,7 +246,7 @@ class Library:
         Raises ``LibraryError`` if a path is missing, ``LibraryBusyError`` if another process has not ended after
         ``wait_s``.
         """
-        from earshot.remembering import captioning, forget_superseded, say_again
+        from earshot.remembering import CAPTION_LANGUAGE, captioning, forget_superseded, say_again
         from indexer.pipeline import IndexOptions, index
 
         self._require_open()
@@ -262,6 +262,8 @@ class Library:
                 self._ledger.set_setting("bundle", bundle_key(self._bundle))
             if self._ledger.setting(COPY):
                 self._ledger.set_setting(COPY, None)  # from here on it is a library of its own
+            if captions:
+                self._ledger.set_setting(CAPTION_LANGUAGE, caption_lang)
             if caption_again and captions:
                 say_again(self._ledger, roots, captions.by)
             report = index(roots, self._encoders, memory, self._ledger, options, on_progress)
@@ -279,6 +281,8 @@ class Library:
         jobs: int | None = None,
         retry_failed: bool = False,
         even_if_gone: bool = False,
+        caption: bool = False,
+        caption_lang: str | None = None,
         wait_s: float = WAIT_S,
         on_wait: Callable[[str], None] = lambda _: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
@@ -298,6 +302,9 @@ class Library:
             retry_failed: Try files again that an earlier, stopped call could not hear.
             even_if_gone: Switch though so many files are gone that they may only seem so, as those of a disk that is
                 away; otherwise ``index.refused`` of the report says why not.
+            caption: Put all of it into words, too. Otherwise the sounds that had captions get new ones, where the
+                bundle can, once it answers.
+            caption_lang: In which language; default: that of before, or the captioner's own.
             wait_s: How long to wait where another process is writing.
             on_wait: Called once before waiting, with who that is.
             on_progress: Called a few times a second at most, in this thread.
@@ -306,12 +313,15 @@ class Library:
         Raises ``LibraryError`` where nothing was heard yet, or a path is missing; ``MemoryStoreError`` where the disk
         has not that much room; ``LibraryBusyError``; ``BundleError``.
         """
+        from earshot.captioning import require_captioner
         from earshot.reindexing import Reindexing, Waiting
         from indexer.pipeline import IndexOptions
 
         self._require_open()
         towers = encoders or load_encoders(bundle or DEFAULT_BUNDLE, self._device)
         _ = towers.audio  # a broken model or a missing device is said before any work is done
+        if caption and not self.remembers():
+            require_captioner(towers, caption_lang)
         key = bundle_key(bundle or DEFAULT_BUNDLE) if encoders is None else None
         work = Reindexing(self._keep, self._ledger, self._tidy, Waiting(wait_s, on_wait, say))
         options = IndexOptions(jobs, retry_failed, prune_anyway=even_if_gone)
@@ -319,6 +329,7 @@ class Library:
         if report.switched:
             self._loaded, self._bundle = towers, bundle
             self._retell(wait_s, on_wait)
+            work.caption(self, report, caption, caption_lang, on_progress)
         return report
 
     def _retell(self, wait_s: float, on_wait: Callable[[str], None]) -> None:

@@ -9,15 +9,16 @@ on; the old space stays for `earshot library rollback`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from earshot.keep import Keep
 from earshot.limits import WAIT_S
+from earshot.remembering import CAPTION_LANGUAGE, captioning, forget_superseded, supersede
 from earshot.spaces import BUNDLE, PREVIOUS, SPACE, Filling
 from engine.encoders import Encoders
-from engine.errors import BundleError, LibraryError, MemoryStoreError
+from engine.errors import BundleError, LibraryError, MemoryStoreError, QueryError
 from engine.memory.base import Memory
 from engine.types import Space
 from indexer.ledger import Ledger
@@ -25,6 +26,9 @@ from indexer.paths import path_text
 from indexer.pipeline import IndexOptions, index
 from indexer.reindex import forget_as, left_behind, refusal, to_hear
 from indexer.report import IndexReport, Progress
+
+if TYPE_CHECKING:
+    from earshot.library import Library
 
 _MIB = 1024 * 1024
 #: Bytes of a window besides its vector where there are too few to measure: payload, its indexes, the log.
@@ -35,7 +39,8 @@ _MEASURED_FROM = 5000
 @dataclass(slots=True)
 class ReindexReport:
     """What hearing a library anew did: ``index`` counts as ever. ``gone`` are the files whose sound only the previous
-    space has, because they are no longer there; ``switched`` says whether ``space_id`` answers now.
+    space has, because they are no longer there; ``switched`` says whether ``space_id`` answers now. ``uncaptioned``
+    counts the sounds that have captions in the space before and none here, ``reason`` says why, if they can't be made.
     """
 
     index: IndexReport
@@ -43,11 +48,14 @@ class ReindexReport:
     previous: str
     switched: bool = False
     gone: list[str] = field(default_factory=list)
+    uncaptioned: int = 0
+    reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The public JSON form: that of ``index``, and more."""
         more = {"space_id": self.space_id, "previous": self.previous, "switched": self.switched, "gone": self.gone}
-        return {**self.index.to_dict(), "reindexed": more}
+        words = {"uncaptioned": self.uncaptioned, "reason": self.reason}
+        return {**self.index.to_dict(), "reindexed": more | words}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +108,45 @@ class Reindexing:
                 if why := None if options.prune_anyway else self.keep.spaces.lacking(new):
                     report.index.refused = f"not switched: {why}"
                     return report
+                new.ledger.say_again_as(self.ledger)
                 self._switch(old, new, bundle)
                 report.switched = True
         self._open(space)
         return report
+
+    def caption(
+        self,
+        library: Library,
+        report: ReindexReport,
+        everything: bool,
+        lang: str | None,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        """Caption the sounds that had captions in the space before, or ``everything``, in the one that answers now.
+
+        Where its bundle can't, ``report`` says why.
+        """
+        report.uncaptioned = self.ledger.unsaid()
+        if not (everything or report.uncaptioned):
+            return
+        supersede(self.ledger)
+        try:
+            captions = captioning(library, self.keep, True, lang or self.ledger.setting(CAPTION_LANGUAGE))
+        except (BundleError, QueryError) as error:
+            report.reason = str(error)
+            return
+        space, wait = library.encoders.space, self.waiting
+        wait.say("captioning what has been heard" if everything else f"captioning {report.uncaptioned} sounds anew")
+        options = IndexOptions(captions=replace(captions, only_again=not everything))
+        with self.keep.writing(space, self.tidy, wait.wait_s, wait.on_wait) as memory:
+            made = index([], library.encoders, memory, self.ledger, options, on_progress)
+            if not made.interrupted:
+                forget_superseded(self.keep, space, self.ledger, memory)
+        report.index.captioned += made.captioned
+        report.index.interrupted = made.interrupted
+        report.index.wall_s += made.wall_s
+        report.index.stages_s["caption"] = made.stages_s["caption"]
+        report.uncaptioned = self.ledger.unsaid()
 
     def roll_back(self, opens: Callable[[str, str | None], None]) -> str:
         """Go back to the space before; returns its name. See ``Library.rollback``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import unicodedata
 from collections import deque
@@ -51,6 +52,8 @@ _NUMBERED = re.compile(r"caption_\d+")
 _PATIENCE_S = 1.0
 #: Of the ledger: that some of what earshot said has been replaced.
 _SUPERSEDED = "superseded"
+#: Of the ledger: the language that captions were asked for in, if one was.
+CAPTION_LANGUAGE = "caption_language"
 _BOMS = (b"\xff\xfe", b"\xfe\xff")
 _NO_UTF8 = ("UTF-8", "save it as UTF-8")
 
@@ -370,8 +373,13 @@ def with_shipped(own: Sequence[Remembered], shipped: Sequence[Remembered], k: in
 
 def say_again(ledger: Ledger, roots: Sequence[Path], by: str) -> None:
     """What is captioned below ``roots`` by another captioner than ``by`` is to be captioned anew."""
+    supersede(ledger)
+    ledger.say_again([Path(absolute(root)) for root in roots] or [Path(os.sep)], by)
+
+
+def supersede(ledger: Ledger) -> None:
+    """What earshot said once is to be forgotten as far as it doesn't say it again."""
     ledger.set_setting(_SUPERSEDED, True)
-    ledger.say_again([Path(absolute(root)) for root in roots], by)
 
 
 def forget_superseded(keep: Keep, space: Space, ledger: Ledger, memory: Memory) -> None:

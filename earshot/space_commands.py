@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,14 @@ def is_other_space(library: str | None, bundle: str) -> bool:
     return known is not None and open_bundle(expanded(bundle), bundles_folder()).manifest.space_id != known
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Whether all is to be captioned in the new space, and in which language."""
+
+    wanted: bool
+    lang: str | None
+
+
 def reindex(
     library: str | None,
     bundle: str,
@@ -71,6 +80,7 @@ def reindex(
     jobs: int | None,
     retry_failed: bool,
     even_if_gone: bool,
+    words: Words,
     as_json: bool,
 ) -> None:
     """Hear all of a library anew, say what came of it, and exit as `index` does."""
@@ -83,6 +93,8 @@ def reindex(
             jobs=jobs,
             retry_failed=retry_failed,
             even_if_gone=even_if_gone,
+            caption=words.wanted,
+            caption_lang=words.lang,
             wait_s=patience_s(as_json),
             on_wait=show.waiting,
             on_progress=draw,
@@ -108,6 +120,13 @@ def _say_what_came_of_it(report: ReindexReport) -> None:
         kept = f"only {report.previous} has their sound, until the next time or `earshot library forget-old`"
         show.say(f"{len(report.gone)} known files are gone and could not be heard anew: {kept}", style="yellow")
         show.print_failures("gone", [(path, "not heard anew") for path in report.gone])
+    if report.switched and report.uncaptioned:
+        why = f": {report.reason}" if report.reason else ""
+        show.say(
+            f"{show.many(report.uncaptioned, 'sound')} had captions, and has none here yet{why}; "
+            "`earshot index --caption` makes them",
+            style="yellow",
+        )
     if report.switched:
         show.say(f"{report.space_id} answers now; `earshot library rollback` goes back to {report.previous}")
     else:

@@ -254,6 +254,16 @@ class Ledger:
             *places,
         )
 
+    def say_again_as(self, other: Ledger) -> None:
+        """What another ledger has captions of is to be captioned here, too."""
+        said = other._all("SELECT sha256 FROM contents WHERE captioned = 1 OR say_again = 1")
+        with self.transaction():
+            self._db.executemany("UPDATE contents SET say_again = 1 WHERE captioned = 0 AND sha256 = ?", said)
+
+    def unsaid(self) -> int:
+        """Of how many contents what is said is still to be replaced."""
+        return int(self._one("SELECT count(*) FROM contents WHERE say_again = 1")[0])
+
     def to_say_again(self, sha256: str | None = None) -> bool:
         """Whether what is said of a content, or of any, is still to be replaced."""
         which = "? IS NULL" if sha256 is None else "sha256 = ?"

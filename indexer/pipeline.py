@@ -8,6 +8,7 @@ library. Every stage counts its own busy time. What each message means and how i
 
 from __future__ import annotations
 
+import os
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,7 +56,8 @@ def index(
 ) -> IndexReport:
     """Hear every new or changed sound under ``roots`` into the memory; known ones are skipped.
 
-    With ``listed``, those files instead of what lies under ``roots``.
+    With ``listed``, those files instead of what lies under ``roots``. Without any root nothing is heard, and captions
+    are made of all that is known.
 
     A file that can't be heard is recorded with its reason and the run goes on. What the memory has lost since it was
     heard, wholly or in part, is heard again. Ctrl-C, once or often, lets the batch in the encoder finish, saves every
@@ -78,7 +80,7 @@ def index(
     with flow.timed("write"):
         report.lost = mend(memory, ledger)
     waits = memory.until(flow.stop.is_set) if isinstance(memory, Patient) else nullcontext()
-    where = [Path(absolute(root)) for root in roots]
+    where = [Path(absolute(root)) for root in roots] or [Path(os.sep)]
     captioned = captioned_beside(flow, options.captions, memory, ledger, where, report)
     with flow.ctrl_c_stops(), waits, captioned as finish_captions:
         files: Iterable[Found] = _news(flow, found, ledger, options, progress)

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from earshot import library as library_module
+from earshot import models
 from earshot.commands import app
 from engine.errors import EarshotError
 from engine.fakes import FakeEncoders
@@ -73,6 +74,27 @@ def test_what_can_not_be_done_is_said_before_a_library_is_made(run, tmp_path: Pa
         run("remember", *words, status=1)
     run("remember", str(tmp_path / "a.txt"), "--source", "generated", status=1)
     assert not (tmp_path / "library").exists()
+
+
+def test_index_that_can_not_caption_leaves_no_library_behind(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(models, "load_encoders", lambda bundle, device: FakeEncoders())
+    sound = write_sound(tmp_path / "a.wav", tone(2.0, rate_hz=8000, hz=500), rate_hz=8000)
+    for words in (["--caption"], ["--caption-again"], ["--caption", "--lang", "english"]):
+        run("index", str(sound), *words, status=1)
+        assert not (tmp_path / "library").exists()
+    run("index", "--caption", status=2)  # nothing to caption, and nothing to hear
+    run("index", str(sound))
+    (tmp_path / "a.txt").write_text("band500\n")
+    run("remember", str(tmp_path / "a.txt"))
+    run("index", "--caption", "--prune", status=2)
+    assert json.loads(run("index", "--caption", "--json"))["captioned"] == 1
+    assert json.loads(run("index", "--caption-again", "--json"))["captioned"] == 0  # it would say the same
+    (tmp_path / "b.txt").write_text("band500 again\n")
+    run("remember", str(tmp_path / "b.txt"))
+    assert json.loads(run("index", str(sound), "--caption-again", "--json"))["captioned"] == 1
+    [moment] = json.loads(run("search", "band500", "--json"))
+    assert moment["caption_by"].startswith("fake-nearest#")
+    assert f",{moment['caption_by']}\n" in run("export", "captions")
 
 
 def test_where_nothing_is_remembered_no_caption_is_made(run, tmp_path: Path):

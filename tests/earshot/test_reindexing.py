@@ -15,7 +15,14 @@ import earshot.library
 from earshot import Library, spaces
 from earshot.reindexing import Reindexing
 from earshot.spaces import FolderSpaces, Room
-from engine.errors import BundleError, LibraryBusyError, LibraryError, MemoryStoreError, SpaceMismatchError
+from engine.errors import (
+    BundleError,
+    LibraryBusyError,
+    LibraryError,
+    MemoryStoreError,
+    QueryError,
+    SpaceMismatchError,
+)
 from engine.fakes import FakeEncoders
 from engine.memory.captions import GENERATED, Said
 from engine.memory.edge import EdgeMemory
@@ -282,6 +289,68 @@ def test_captions_that_a_kill_left_in_the_old_space_are_said_again(library: Libr
         opened.remember(["band250 sings"])
         assert opened.remembers() == 3
         assert opened.recalled(opened.encode_text(["band500"])[0], 1)[0].text == "band500 hums"
+
+
+@pytest.fixture
+def captioned(library: Library, sounds: Path) -> Library:
+    """Two of its five sounds have captions, of some of those remembered."""
+    library.remember([f"band{hz}" for hz in HZ], lang="fra")
+    library.index([sounds / "125.wav", sounds / "500.wav"], caption=True, caption_lang="fra")
+    assert said(library) == {"125.wav": ("band125",), "500.wav": ("band500",)}
+    return library
+
+
+def said(library: Library) -> dict[str, tuple[str, ...]]:
+    return {Path(sound.paths[0]).name: sound.captions for sound in library.captions()}
+
+
+def test_what_was_captioned_is_captioned_in_the_new_space_in_its_language(captioned: Library):
+    told: list[str] = []
+    report = captioned.reindex("b", say=told.append)
+    assert (report.index.captioned, report.uncaptioned, report.reason) == (2, 0, None)
+    assert told[-1] == "captioning 2 sounds anew"
+    assert report.to_dict()["reindexed"]["uncaptioned"] == 0
+    assert said(captioned) == {"125.wav": ("band125",), "500.wav": ("band500",)}
+    moments = [run for sound in captioned.captions() for run in sound.moments]
+    assert {run.by.partition("#")[0] for run in moments} == {"b-nearest"}
+    assert {run.language for run in moments} == {"fra"}
+    assert captioned.remembers(source=GENERATED) == 2
+    captioned.rollback()
+    assert {run.by.partition("#")[0] for sound in captioned.captions() for run in sound.moments} == {"a-nearest"}
+
+
+def test_all_is_captioned_in_the_new_space_where_that_is_asked_for(captioned: Library):
+    report = captioned.reindex("b", caption=True)
+    assert (report.index.captioned, report.uncaptioned) == (5, 0)
+    assert said(captioned) == {f"{hz}.wav": (f"band{hz}",) for hz in HZ}
+
+
+def test_where_the_new_bundle_can_not_caption_it_says_so(captioned: Library):
+    captioned.forget()
+    with pytest.raises(QueryError, match="no captions remembered"):  # asked for: before anything is heard
+        captioned.reindex("b", caption=True)
+    report = captioned.reindex("b")
+    assert (report.switched, report.index.captioned, report.uncaptioned) == (True, 0, 2)
+    assert "earshot remember" in str(report.reason)
+    assert said(captioned) == {}
+    captioned.remember([f"band{hz}" for hz in HZ])
+    assert captioned.index([], caption=True).captioned == 5
+    assert said(captioned) == {f"{hz}.wav": (f"band{hz}",) for hz in HZ}
+
+
+def test_captions_that_a_kill_left_undone_are_made_by_the_next_run(captioned: Library, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("engine.captioner.RetrievalCaptioner.caption", broken)
+        with pytest.raises(RuntimeError, match="killed"):
+            captioned.reindex("b")
+    is_whole(captioned, B)
+    assert said(captioned) == {}
+    captioned.index([], caption=True)
+    assert len(said(captioned)) == 5
+    assert captioned.remembers(source=GENERATED) == 5
 
 
 def test_a_disk_that_is_away_does_not_empty_the_library(library: Library, sounds: Path):
