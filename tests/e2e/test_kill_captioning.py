@@ -10,10 +10,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from earshot import Library
 from engine.fakes import FakeEncoders
 from engine.memory.captions import CaptionMemory
 from engine.memory.edge import EdgeMemory
+from indexer.captions import WINDOWS_A_STEP
 from indexer.ledger import Ledger
 from tests.sounds import tone, write_sound
 
@@ -25,23 +28,32 @@ from engine.fakes import FakeEncoders
 from engine.types import Caption
 from indexer import captions, writer
 
-writer.SAVE_POINTS = captions.WINDOWS_AT_ONCE = 12  # many small saves: many places to be killed in
+_, library, sounds, window_s, at_once = sys.argv
+writer.SAVE_POINTS = captions.WINDOWS_AT_ONCE = int(at_once)  # many small saves: many places to be killed in
 
 class Sayer:
+    identity = "sayer#1"
+
     def caption(self, vectors):
-        print("captioning", flush=True)
+        print(len(vectors), flush=True)
         return [Caption(f"a sound like {abs(hash(v.tobytes())) % 7}", 0.5, "eng") for v in vectors]
 
 print("ready", flush=True)
-with Library(sys.argv[1], encoders=FakeEncoders()) as library:
-    library.index([sys.argv[2]], caption=Sayer())
+with Library(library, encoders=FakeEncoders(window_s=float(window_s), hop_s=float(window_s) / 2)) as opened:
+    opened.index([sounds], caption=Sayer())
 print("done", flush=True)
 """
 
 
-def run(library: Path, sounds: Path, kill_at: int | None, delay_s: float) -> bool:
-    """Index in a process of its own; whether it ended by itself. Killed after its n-th batch of captions began."""
-    command = [sys.executable, "-c", RUN, str(library), str(sounds)]
+def run(
+    library: Path, sounds: Path, kill_at: int | None, delay_s: float, window_s: float = 1.0, at_once: int = 12
+) -> tuple[bool, int]:
+    """Index in a process of its own; whether it ended by itself, and how many windows it began to caption.
+
+    Killed after its n-th batch of captions began.
+    """
+    command = [sys.executable, "-c", RUN, str(library), str(sounds), str(window_s), str(at_once)]
+    windows = 0
     environment = {"PYTHONHASHSEED": "1", "PATH": ""}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], env=environment
@@ -50,12 +62,12 @@ def run(library: Path, sounds: Path, kill_at: int | None, delay_s: float) -> boo
         assert process.stdout.readline() == "ready\n"
         if kill_at is not None:
             for _ in range(kill_at):
-                process.stdout.readline()
+                windows += int(process.stdout.readline())
             time.sleep(delay_s)
             process.send_signal(signal.SIGKILL)
-        process.stdout.read()
+        windows += sum(int(line) for line in process.stdout.read().split() if line.isdigit())
     assert process.returncode in (0, -signal.SIGKILL), "the run itself failed"
-    return process.returncode == 0
+    return process.returncode == 0, windows
 
 
 def test_killed_while_it_captions(tmp_path: Path):
@@ -64,19 +76,34 @@ def test_killed_while_it_captions(tmp_path: Path):
         write_sound(tmp_path / "sounds" / f"{n}.wav", samples, rate_hz=8000)
     library, rng = tmp_path / "library", random.Random(3)
     kills = sum(
-        not run(library, tmp_path / "sounds", kill_at=rng.randrange(1, 4), delay_s=rng.uniform(0, 0.05))
+        not run(library, tmp_path / "sounds", kill_at=rng.randrange(1, 4), delay_s=rng.uniform(0, 0.05))[0]
         for _ in range(KILLS)
     )
     assert kills >= 3
-    assert run(library, tmp_path / "sounds", None, 0.0)
-    said = _is_whole(library, tmp_path / "sounds")
+    assert run(library, tmp_path / "sounds", None, 0.0)[0]
+    said = _is_whole(library, tmp_path / "sounds", FILES)
     with Library(library, encoders=FakeEncoders()) as again:
         assert again.remembers(source="generated") == len(said)
         assert again.text_memory()[1] == []
         assert len(again.search("sound like", by="keywords", k=100)) == FILES
 
 
-def _is_whole(library: Path, sounds: Path) -> set[str]:
+def test_killed_in_the_middle_of_ten_thousand_windows(tmp_path: Path):
+    """What was said before is there, and not said again."""
+    library, sounds, at_once = tmp_path / "library", tmp_path / "sounds", 512
+    parts = [tone(1.0, rate_hz=8000, hz=60.0 * (1 + n % 30)) for n in range(101)]
+    write_sound(sounds / "long.wav", np.concatenate(parts), rate_hz=8000)
+    settings = {"delay_s": 0.0, "window_s": 0.02, "at_once": at_once}
+    ended, first = run(library, sounds, 10 * at_once // WINDOWS_A_STEP, **settings)
+    assert not ended
+    ended, second = run(library, sounds, None, **settings)
+    assert ended
+    assert 10_000 <= first + second <= 10_200 + at_once
+    assert second < 6000
+    _is_whole(library, sounds, 1)
+
+
+def _is_whole(library: Path, sounds: Path, files: int) -> set[str]:
     """Every window is there once and captioned, every caption is remembered once; returns what was said."""
     space = FakeEncoders().space
     ledger = Ledger(library / "ledger.sqlite")
@@ -89,7 +116,7 @@ def _is_whole(library: Path, sounds: Path) -> set[str]:
     assert len(payloads) == windows
     assert all(payload.get("caption") for payload in payloads)
     first = [payload for payload in payloads if payload["window"] == 0]
-    assert len(first) == FILES
+    assert len(first) == files
     for payload in first:
         own = {p["caption"] for p in payloads if p["sha256"] == payload["sha256"]}
         assert set(payload["captions"]) == own

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +76,39 @@ class Bands:
         return len(self._words)
 
 
-def test_ten_thousand_windows_in_one_file(tmp_path: Path) -> None:
-    """A tone that changes every second: each second is a moment, and it's told as it goes."""
-    encoders = FakeEncoders(window_s=0.02, hop_s=0.01)
-    rate, seconds = 8000, 101
-    t = np.arange(rate * seconds) / rate
+SECONDS = 101
+
+
+def _long(folder: Path) -> FakeEncoders:
+    """A tone that changes every second, and encoders that hear 10,000 windows in it."""
+    t = np.arange(8000 * SECONDS) / 8000
     hz = np.where(t.astype(int) % 2 == 0, 500.0, 2000.0)
-    soundfile.write(tmp_path / "long.wav", 0.5 * np.sin(2 * np.pi * hz * t), rate)
+    soundfile.write(folder / "long.wav", 0.5 * np.sin(2 * np.pi * hz * t), 8000)
+    return FakeEncoders(window_s=0.02, hop_s=0.01)
+
+
+def test_ten_thousand_windows_as_json_and_as_subtitles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoders = _long(tmp_path)
+    monkeypatch.setattr("earshot.library.load_encoders", lambda *_: encoders)
+    with Library(tmp_path / "library", encoders=encoders) as library:
+        library.remember(["band500", "band2000"], lang="eng")
+    words = ["caption", str(tmp_path / "long.wav"), "--library", str(tmp_path / "library")]
+    told, subtitled = (CliRunner().invoke(app, [*words, how]) for how in ("--json", "--srt"))
+    assert (told.exit_code, subtitled.exit_code) == (0, 0), (told.output, subtitled.output)
+    [answer] = json.loads(told.stdout)
+    moments = answer["moments"]
+    assert len(moments) >= SECONDS
+    assert (moments[0]["start_s"], moments[-1]["end_s"]) == (0.0, SECONDS)
+    assert all(one["end_s"] == after["start_s"] for one, after in pairwise(moments))
+    lines = subtitled.stdout.splitlines()
+    assert lines[-4] == str(len(moments))
+    assert lines[1] == "00:00:00,000 --> 00:00:00,990"
+    assert lines[-3].endswith("--> 00:01:41,000")
+
+
+def test_ten_thousand_windows_in_one_file(tmp_path: Path) -> None:
+    """Each second is a moment, and it's told as it goes."""
+    encoders = _long(tmp_path)
     calls: list[int] = []
 
     class Counting(RetrievalCaptioner):
@@ -96,10 +123,10 @@ def test_ten_thousand_windows_in_one_file(tmp_path: Path) -> None:
     assert (first.start_s, first.caption.text, len(calls)) == (0.0, "band500", 1)
     moments = [first, *found]
     assert max(calls) <= 16
-    assert len(moments) >= seconds
+    assert len(moments) >= SECONDS
     assert sum(moment.caption.text == "band2000" for moment in moments) >= 50
-    assert all(one.end_s == after.start_s for one, after in zip(moments, moments[1:], strict=False))  # noqa: RUF007
-    assert abs(moments[-1].end_s - seconds) < 0.02
+    assert all(one.end_s == after.start_s for one, after in pairwise(moments))
+    assert abs(moments[-1].end_s - SECONDS) < 0.02
 
 
 def test_captions_are_built_on_what_the_library_remembers(tmp_path: Path) -> None:
