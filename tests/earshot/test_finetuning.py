@@ -62,3 +62,15 @@ def test_help_tells_a_run_with_the_defaults_that_hold():
         assert f"--{name.replace('_', '-')}" in told
     for text in ("[default: 5e-05]", "[default: audio,text,a2t]", "bundle export", "earshot eval", "earshot index"):
         assert text in told
+
+
+def test_the_reference_tells_the_defaults_that_hold():
+    reference = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    section = reference.partition("## `earshot train finetune`")[2].partition("\n## ")[0]
+    rows = {row.split("`")[1]: row for row in section.splitlines() if row.startswith("| `--")}
+    for name, default in Settings(data="").to_dict().items():
+        if default in ("", None, False, []):
+            continue
+        text = ",".join(default) if isinstance(default, list) else str(default)
+        shown = f"{default:g}" if isinstance(default, float) else text
+        assert re.search(rf"[` ]{re.escape(shown)}[`.,; ]", rows[f"--{name.replace('_', '-')}"]), name

@@ -127,6 +127,50 @@ def test_the_temperature_may_be_learnt(run: Run, tmp_path: Path) -> None:
     assert float(RunFolder(tmp_path / "learnt").load()["log_temperature"]) != pytest.approx(math.log(0.07), abs=1e-4)
 
 
+#: Each setting with another value than the default, or than that of ``run``.
+OTHERWISE = {
+    "rate": 2e-3,
+    "a2t_rate": 5e-3,
+    "warmup": 0.5,
+    "clip": 0.01,
+    "temperature": 0.2,
+    "languages": ("fra",),
+    "captions": "all",
+    "prompt": "far",
+    "dropout": 0.5,
+    "seed": 7,
+    "epochs": 2,
+    "batch": 3,
+    "method": "concatenate",
+}
+
+
+def test_no_setting_is_without_effect(run: Run, place: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (place / "data.jsonl").read_text().splitlines()]
+    data = str(write_lines(place / "several.jsonl", [{**row, "captions": [*row["captions"], "far"]} for row in rows]))
+    whole = {"data": data, "method": "composed", "stop_after": 2, "epochs": 3}
+
+    def learnt(name: str, **changed: Any) -> torch.Tensor:
+        run(name, **whole | changed)
+        found = weights(tmp_path / name)
+        return torch.cat([one.flatten() for key, one in found.items() if key.startswith(("audio.", "text."))])
+
+    usual = learnt("usual")
+    assert torch.equal(learnt("again"), usual)
+    same = [name for name, value in OTHERWISE.items() if torch.equal(learnt(name, **{name: value}), usual)]
+    assert not same
+    given = learnt("sometimes", languages=("fra",), le_ratio=0.0)
+    assert not torch.equal(learnt("always", languages=("fra",), le_ratio=1.0), given)
+
+
+def test_both_kinds_of_dropout_reach_the_towers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    towers = finetuning.Towers
+    monkeypatch.setattr(finetuning, "Towers", lambda *a, **given: told.append(given) or towers(*a, **given))
+    run(stop_after=1, patch_dropout=0.4, dropout=0.3)
+    assert told == [{"composes": False, "patch_dropout": 0.4, "dropout": 0.3}]
+
+
 def test_half_precision_stays_finite(run: Run) -> None:
     found, exact = run("half", precision="bf16", epochs=1).losses, run("whole", epochs=1).losses
     assert found["total"] == pytest.approx(exact["total"], rel=0.2)
@@ -279,6 +323,9 @@ def test_an_epochs_end_is_saved_when_time_has_passed(run: Run, tmp_path: Path, m
     monkeypatch.setattr(finetuning, "WORTH_SAVING_S", -1)
     run("often")
     assert saved == [6, 2, 4, 6]
+    monkeypatch.setattr(finetuning, "WORTH_SAVING_S", math.inf)
+    run("by steps", save_every=4)
+    assert saved[4:] == [4, 6]
     one, other = weights(tmp_path / "seldom"), weights(tmp_path / "often")
     assert all(torch.equal(one[name], other[name]) for name in one)
 
