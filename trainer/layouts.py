@@ -77,9 +77,14 @@ def _matching(base: Path, pattern: str) -> list[Path]:
     return [base] if pattern == "." else [folder for folder in sorted(base.glob(pattern)) if folder.is_dir()]
 
 
+def _above(table: Path) -> Path:
+    """The folder above a table's own, also where the table is named from within that."""
+    return table.absolute().parent.parent
+
+
 def _clotho(path: Path, rows: Rows) -> None:
     part = path.stem.removeprefix("clotho_captions_")
-    sounds = _Sounds((path.parent, path.parent.parent), (part, f"audio*/{part}", f"clotho_audio*/{part}", "."))
+    sounds = _Sounds((path.parent, _above(path)), (part, f"audio*/{part}", f"clotho_audio*/{part}", "."))
     for place, row in csv_rows(path, rows):
         name = row["file_name"]
         captions = [rows.caption(place, text) for key, text in row.items() if key.startswith("caption_")]
@@ -90,7 +95,7 @@ def _clotho(path: Path, rows: Rows) -> None:
 
 def _audiocaps(path: Path, rows: Rows) -> None:
     split = path.stem
-    sounds = _Sounds((path.parent, path.parent.parent), (split, f"audio*/{split}", f"waveforms/{split}", "audio*", "."))
+    sounds = _Sounds((path.parent, _above(path)), (split, f"audio*/{split}", f"waveforms/{split}", "audio*", "."))
     for place, row in csv_rows(path, rows):
         video, start = row["youtube_id"], row["start_time"]
         # As the usual downloaders name them; AudioSet's own archives put a Y before, since ids may begin with a dash.
@@ -112,8 +117,8 @@ def wavcaps(path: Path, rows: Rows) -> None:
     if not isinstance(items, list):
         rows.problem(whole, "bad JSON", 'found no list, nor {"data": list}; expected WavCaps; convert it to JSONL')
         return
-    source = path.parent.name
-    above = path.parents[min(2, len(path.parents) - 1)]
+    source = path.absolute().parent.name
+    above = _above(path).parent
     unpacked = (f"{place}{_WAVCAPS_UNPACKED}/" for place in ("", "*/", f"Zip_files/{source}/"))
     under = ("", "Audio/", "audio/", "waveforms/", *unpacked)
     sounds = _Sounds(
@@ -132,7 +137,7 @@ def wavcaps(path: Path, rows: Rows) -> None:
 
 
 def _esc50(path: Path, rows: Rows) -> None:
-    sounds = _Sounds((path.parent.parent, path.parent), ("audio", "."))
+    sounds = _Sounds((_above(path), path.parent), ("audio", "."))
     for place, row in csv_rows(path, rows):
         category = row["category"].replace("_", " ")
         caption = rows.caption(place, category)

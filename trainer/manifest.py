@@ -13,7 +13,7 @@ from pathlib import Path
 from engine.formats import AUDIO_SUFFIXES
 from trainer import layouts
 from trainer.examples import Caption, DataError, Dataset, Example, Place, Problem
-from trainer.rows import COLUMNS, Rows, csv_columns, csv_rows, json_lines
+from trainer.rows import COLUMNS, Rows, csv_columns, csv_rows, is_unicode, json_lines
 from trainer.shards import read_shard
 
 #: Folders of shards that are splits.
@@ -75,6 +75,8 @@ def _table(path: Path, rows: Rows) -> str:
         layout.read(path, rows)
         return layout.name
     columns = csv_columns(path)
+    if not all(is_unicode(name) and "\0" not in name for name in columns):
+        raise DataError(f"{path}, whose first line is not UTF-8", "a table in UTF-8", "save it so")
     if "audio" not in columns:
         there = ", ".join(sorted(columns)) or "none"
         raise DataError(

@@ -127,3 +127,20 @@ def test_a_manifest_of_ours_is_not_taken_for_a_published_one(tmp_path):
     touch(tmp_path, "a.wav")
     assert read_data(tmp_path / "train.csv").layout == "CSV"
     assert read_data(tmp_path).layout == "a folder of unlabelled sounds"
+
+
+def test_a_table_may_be_named_from_within_its_folder(tmp_path, monkeypatch):
+    write_clotho(tmp_path / "clotho", "clotho_csv_files", "clotho_audio_files/")
+    touch(tmp_path / "esc", "audio/1-1-A-0.wav", "meta/esc50.csv")
+    (tmp_path / "esc/meta/esc50.csv").write_text("filename,fold,category\n1-1-A-0.wav,1,dog\n")
+    touch(tmp_path / "caps", "json_files/SoundBible/sb_final.json", "SoundBible/7.flac")
+    (tmp_path / "caps/json_files/SoundBible/sb_final.json").write_text('[{"id": "7", "caption": "x"}]')
+    for folder, table, name in (
+        ("clotho/clotho_csv_files", "clotho_captions_evaluation.csv", "Rain: x.y.wav"),
+        ("esc/meta", "esc50.csv", "1-1-A-0.wav"),
+        ("caps/json_files/SoundBible", "sb_final.json", "7.flac"),
+    ):
+        monkeypatch.chdir(tmp_path / folder)
+        [example] = read_data(Path(table)).examples
+        assert example.audio.name == name
+        assert example.audio.is_file()

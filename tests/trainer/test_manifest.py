@@ -153,6 +153,8 @@ def test_a_folder_is_its_sounds_without_words(tmp_path):
         ("m.xlsx", b"", r"a \.jsonl"),
         ("empty.jsonl", b"", "no clip"),
         ("m.csv", b"path,text\na.wav,x\n", "columns path, text"),
+        ("m.csv", "audio,captions\na.wav,x\n".encode("utf-16"), "not UTF-8"),
+        ("m.csv", "audio,légende\na.wav,x\n".encode("latin-1"), "not UTF-8"),
         ("m.json", b"{}", "no clip"),
         ("m.tar", b"not a tar", "uncompressed tar"),
         ("deep.jsonl", b'{"audio": ' + b"[" * 100_000 + b"\n", "no clip"),
