@@ -79,7 +79,7 @@ def evaluate(
     are compared on the same clips. The protocol is part of the answer. Exit status 3: clips that can't be heard were
     left out.
     """
-    from earshot.places import expanded
+    from earshot.places import expanded, make_folder
     from trainer.manifest import read_data
     from trainer.probe import LEARNT
     from trainer.repeats import apart
@@ -91,6 +91,8 @@ def evaluate(
         raise typer.BadParameter("expected --probe, and --out to keep the work in", param_hint="--finetune")
     if "{}" not in prompt:
         raise typer.BadParameter("expected {} where the tag is to stand", param_hint="--prompt")
+    if out:
+        make_folder(expanded(out))  # before hours of work, not after
     encoders = _encoders(bundles)
     read = read_data(expanded(data))
     examples, split = chosen(read.examples, split)
@@ -130,7 +132,7 @@ def _learnt_from(asked: Sequence[Example]) -> dict[str, str]:
     count = sum(example.split in LEARNT for example in asked)
     if not count:
         return {}
-    told = f"{count} clips asked are of a split that `earshot train finetune` learns from"
+    told = f"{show.many(count, 'clip')} asked about, of a split that `earshot train finetune` learns from"
     show.remark(f"{told}: of a bundle that was taught them, this says nothing; hold some out", style="yellow")
     return {"remark_on_the_split": told}
 
@@ -167,7 +169,6 @@ def _tell(verdict: Verdict, out: Path | None, as_json: bool) -> None:
     from earshot.places import expanded
     from trainer.verdict_report import rows, save, told
 
-    saved = save(verdict, expanded(out)) if out is not None else []
     if as_json:
         show.print_json(verdict.to_dict())
     else:
@@ -178,7 +179,7 @@ def _tell(verdict: Verdict, out: Path | None, as_json: bool) -> None:
         show.out.print(table)
         for key, value in told(verdict.protocol):
             show.say(f"{key}: {value}", style="dim")
-    for path in saved:
+    for path in save(verdict, expanded(out)) if out else ():  # last: a full disk takes away no figures
         show.remark(f"written: {path}")
     show.print_failures("left out", verdict.skipped)
 

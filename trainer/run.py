@@ -60,8 +60,8 @@ class RunFolder:
         except OSError as error:
             raise TrainingError(
                 f"{self.folder}, which can't be written ({error.strerror or error})",
-                "room for checkpoints and curves",
-                "make room; the same command goes on from the last checkpoint",
+                "a folder with room for checkpoints and curves",
+                "make room, or choose another --out; the same command goes on from the last checkpoint",
             ) from error
 
     def _require_same(self, there: Mapping[str, Any], told: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import earshot.models
 from earshot.commands import app
+from engine.errors import LibraryError
 from engine.fakes import FakeEncoders
 from tests.sounds import tone, write_sound
 from trainer.classify import Classifying
@@ -90,8 +91,23 @@ def test_that_what_is_asked_was_to_be_learnt_is_said(data: Path):
     data.write_text("\n".join(json.dumps({**row, "split": "train"}) for row in rows), encoding="utf-8")
     status, said, remarks = run("eval", "one", "--data", data, "--json")
     assert status == 0
-    assert "3 clips asked are of a split that `earshot train finetune` learns from" in remarks
+    assert "3 clips asked about, of a split that `earshot train finetune` learns from" in remarks
     assert json.loads(said)["protocol"]["remark_on_the_split"].startswith("3 clips asked")
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_and_figures_are_told(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(LibraryError, match="choose another"):
+        run("eval", "nobody asks it", "--data", data.parent / "gone.jsonl", "--out", data)
+
+    def full(*_: object) -> None:
+        raise LibraryError("no space left", "room", "make room")
+
+    monkeypatch.setattr("trainer.verdict_report.save", full)
+    result = CliRunner().invoke(app, ["eval", "one", "--data", str(data), "--out", str(data.parent / "out")])
+    assert isinstance(result.exception, LibraryError)
+    assert "text-to-audio R@1" in result.stdout
 
 
 def test_a_probe_never_learns_what_it_is_asked(data: Path):
