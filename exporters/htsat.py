@@ -7,11 +7,14 @@ The architecture is HTS-AT (arXiv:2202.00874) on Swin blocks (arXiv:2103.14030),
   one ``Gather`` between two blocks; merging patches is another.
 - Queries, keys and values come from one product, the scale of the scores folded into it.
 - The bias of relative positions and the mask of shifted windows are one constant.
-- Stretching 1001 frames to 1024 (bicubic) and the batch norm of the mels are a product and a sum.
+- Stretching 1001 frames to 1024 (bicubic) is a product of each few with the frames about them; the batch norm of the
+  mels is a product and a sum.
+- Where a layer's numbers exceed a core's cache, some windows go through it after others.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -20,6 +23,9 @@ from torch.nn import functional as F
 from transformers.models.clap.modeling_clap import ClapAudioModel, ClapAudioPatchEmbed, ClapAudioSelfAttention
 
 from exporters.bert import joined
+
+#: More of a clip's numbers than these, 2 MB, are computed in parts: they would leave a core's cache between two nodes.
+MOST_NUMBERS = 1 << 19
 
 
 class Htsat(nn.Module):
@@ -35,17 +41,24 @@ class Htsat(nn.Module):
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         self.register_buffer("scale", scale.detach())
         self.register_buffer("shift", (norm.bias - norm.running_mean * scale).detach())
-        self.register_buffer("stretch", stretching(frames, self.spec_size * self.ratio))
+        near, stretch = banded(stretching(frames, self.spec_size * self.ratio))
+        self.register_buffer("near", near)
+        self.register_buffer("stretch", stretch)
         self.patches = FusedPatches(encoder.patch_embed) if encoder.enable_fusion else Patches(encoder.patch_embed)
         self.steps = nn.ModuleList(_steps(model))
         self.norm = encoder.norm
 
     def forward(self, mels: Tensor) -> Tensor:
         """``[batch, frames, mels] -> [batch, hidden]``."""
-        x = self.patches(self._image(self.stretch @ (mels * self.scale + self.shift)))
+        x = self.patches(self._image(self._stretched(mels * self.scale + self.shift)))
         for step in self.steps:
             x = step(x)
         return self.norm(x).mean(1)
+
+    def _stretched(self, mels: Tensor) -> Tensor:
+        """``[batch, frames, mels] -> [batch, spec_size * ratio, mels]``."""
+        near = mels.index_select(1, self.near.reshape(-1)).reshape(-1, *self.near.shape, self.mels)
+        return (self.stretch @ near).reshape(-1, self.spec_size * self.ratio, self.mels)
 
     def _image(self, mels: Tensor) -> Tensor:
         """``[batch, spec_size * ratio, mels] -> [batch, 1, spec_size, spec_size]``: stretches of time, stacked."""
@@ -126,18 +139,28 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the class says."""
+        windows, numbers = x.shape[1] // self.size, x.shape[1] * self.inner.out_features
+        parts = math.gcd(windows, 1 << (numbers // MOST_NUMBERS).bit_length())
+        if parts == 1:
+            return self._rows(x, self.bias)
+        biases = self.bias.chunk(parts) if len(self.bias) > 1 else [self.bias] * parts
+        done = [self._rows(part, bias) for part, bias in zip(x.chunk(parts, dim=1), biases, strict=True)]
+        return torch.cat(done, dim=1)
+
+    def _rows(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The same for some of the windows, with their biases."""
         tokens = x.reshape(-1, x.shape[2])  # rows become a Gemm, which adds its bias; batches a MatMul and an Add
-        tokens = tokens + self.out(self._attend(self.qkv(self.before(tokens)), x.shape[1] // self.size))
+        tokens = tokens + self.out(self._attend(self.qkv(self.before(tokens)), bias, x.shape[1] // self.size))
         tokens = tokens + self.outer(self.activation(self.inner(self.after(tokens))))
         return tokens.reshape(x.shape)
 
-    def _attend(self, qkv: Tensor, windows: int) -> Tensor:
+    def _attend(self, qkv: Tensor, bias: Tensor, windows: int) -> Tensor:
         """``[batch * n, 3 dim] -> [batch * n, dim]``."""
         query, key, value = (
             part.reshape(-1, windows, self.size, self.heads, self.width).transpose(2, 3)
             for part in qkv.chunk(3, dim=-1)
         )
-        scores = (query @ key.transpose(-1, -2) + self.bias).softmax(-1)
+        scores = (query @ key.transpose(-1, -2) + bias).softmax(-1)
         return (scores @ value).transpose(2, 3).reshape(-1, self.heads * self.width)
 
 
@@ -187,3 +210,16 @@ def stretching(frames: int, wanted: int) -> Tensor:
         return torch.eye(wanted)
     image = torch.eye(frames)[None, None]
     return F.interpolate(image, (wanted, frames), mode="bicubic", align_corners=True)[0, 0]
+
+
+def banded(matrix: Tensor, rows: int = 32) -> tuple[Tensor, Tensor]:
+    """``[m, n]``, zero but near its diagonal -> per ``rows`` rows, or as many as divide m, which columns are read.
+
+    These are ``[blocks, width]``, and beside them the matrix's part there, ``[blocks, rows, width]``.
+    """
+    blocks = matrix.reshape(-1, math.gcd(len(matrix), rows), matrix.shape[1])
+    read = blocks.ne(0).any(dim=1)
+    first = read.int().argmax(dim=1)
+    width = int((matrix.shape[1] - read.flip(1).int().argmax(dim=1) - first).max())
+    near = first.clamp(max=matrix.shape[1] - width)[:, None] + torch.arange(width)
+    return near, blocks.gather(2, near[:, None].expand(-1, blocks.shape[1], -1))

@@ -10,9 +10,8 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from engine.errors import BundleError
@@ -41,8 +40,8 @@ def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> Non
     if precision == "fp32":
         return
     model = _widened(onnx.load(str(graph)))
-    if precision == "int8":  # the quantiser knows products, and fuses what is added to them
-        ONNXModel(model).replace_gemm_with_matmul()
+    if precision == "int8":
+        _into_products(model)
     kept = _before(model, exact)
     if precision == "fp16":
         with warnings.catch_warnings():
@@ -92,6 +91,37 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
             model.graph.node.remove(node)
     del model.graph.value_info[:]  # shapes are inferred anew
     return model
+
+
+def _into_products(model: onnx.ModelProto) -> None:
+    """Make a ``MatMul`` and an ``Add`` of each ``Gemm``: the quantiser knows products, and fuses what is added to them.
+
+    Its own way to do so turns weights round once for every node that reads them.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    turned: dict[str, str] = {}
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    for node in nodes:
+        how = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        plain = how.get("alpha", 1) == how.get("beta", 1) == 1 and not how.get("transA")
+        if node.op_type != "Gemm" or not plain or node.input[1] not in weights:
+            model.graph.node.append(node)
+            continue
+        rows, weight, *bias = node.input
+        if how.get("transB"):
+            if weight not in turned:
+                turned[weight] = f"{weight}.turned"
+                value = np.ascontiguousarray(numpy_helper.to_array(weights[weight]).T)
+                model.graph.initializer.append(numpy_helper.from_array(value, turned[weight]))
+            weight = turned[weight]
+        product = f"{node.output[0]}.product" if bias else node.output[0]
+        model.graph.node.append(helper.make_node("MatMul", [rows, weight], [product], f"{node.name}.product"))
+        if bias:
+            model.graph.node.append(helper.make_node("Add", [product, *bias], node.output, f"{node.name}.sum"))
+    read = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for name, tensor in weights.items() if name in turned and name not in read]:
+        model.graph.initializer.remove(tensor)
 
 
 def _in_single(model: onnx.ModelProto) -> None:

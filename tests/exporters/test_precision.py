@@ -66,6 +66,32 @@ def test_int8_takes_the_large_products_and_leaves_the_front_end(graph: Path) -> 
     assert 0 < np.abs(found - exact).max() < 0.02
 
 
+class Twice(nn.Module):
+    """One layer over two halves: its weights are read twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.last = nn.Linear(96, 128), nn.Linear(128, 64, bias=False)
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        return self.last(self.layer(samples[:, :96]) + self.layer(samples[:, 96:]).tanh())
+
+
+def test_int8_of_a_layer_that_is_used_twice(tmp_path: Path) -> None:
+    path, samples = tmp_path / "twice.onnx", torch.randn(5, 192, generator=torch.Generator().manual_seed(2))
+    export_graph(Twice(), {"samples": samples}, [{0: "batch"}], "embedding", path, {"batch": 64})
+    exact = run_graph(path, {"samples": samples})
+    assert kinds(path).count("Gemm") >= 2
+    convert(path, "int8")
+    assert kinds(path).count("MatMulInteger") == 3
+    assert "Gemm" not in kinds(path)
+    kept = [tensor for tensor in onnx.load(str(path)).graph.initializer if np.prod(tensor.dims) >= 4096]
+    assert sorted(int(np.prod(tensor.dims)) for tensor in kept) == [64 * 128, 96 * 128], "no weights are there twice"
+    found = run_graph(path, {"samples": samples})
+    assert 0 < np.abs(found - exact).max() < 0.02 * np.abs(exact).max()
+
+
 def test_fp16_keeps_the_front_end_wide_without_detours(graph: Path) -> None:
     exact = run_graph(graph, {"samples": SAMPLES})
     convert(graph, "fp16", ["shift"])
