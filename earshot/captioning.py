@@ -267,7 +267,7 @@ def caption(
         captioner = captioner_of(
             encoders, memory, strategy=strategy.value if strategy else None, beams=beams, lang=lang, device=device
         )
-        for note in (*encoders.notes, *captioner.notes):
+        for note in dict.fromkeys((*encoders.notes, *captioner.notes)):
             show.remark(note)
         for path in files:
             try:

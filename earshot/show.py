@@ -298,6 +298,9 @@ def print_report(report: IndexReport) -> None:
     if report.audio_s:
         rate = report.audio_s / max(report.wall_s, 1e-6)
         say(f"heard {span(report.audio_s)} of sound in {span(report.wall_s)} ({rate:.0f} x real time)")
+    if report.captioned_otherwise:
+        others = f"{many(report.captioned_otherwise, 'sound')} with captions of another captioner, language or memory"
+        say(f"{others} keep them: --caption-again makes new ones", style="dim")
     if report.left_out:
         ranked = sorted(report.left_out.items(), key=lambda item: (-item[1], item[0]))
         say("left out: " + ", ".join(f"{count} {reason}" for reason, count in ranked), style="dim")

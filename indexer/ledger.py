@@ -260,6 +260,12 @@ class Ledger:
         with self.transaction():
             self._db.executemany("UPDATE contents SET say_again = 1 WHERE captioned = 0 AND sha256 = ?", said)
 
+    def captioned_otherwise(self, roots: Sequence[Path], by: str) -> int:
+        """How many contents below ``roots`` another captioner than ``by`` has captioned."""
+        here, places = _below(roots)
+        sql = "SELECT count(*) FROM contents WHERE captioned = 1 AND captioned_by IS NOT ? AND "
+        return int(self._one(f"{sql} sha256 IN (SELECT sha256 FROM files WHERE {here})", by, *places)[0])
+
     def unsaid(self) -> int:
         """Of how many contents what is said is still to be replaced."""
         return int(self._one("SELECT count(*) FROM contents WHERE say_again = 1")[0])

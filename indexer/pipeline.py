@@ -93,6 +93,8 @@ def index(
                 report.pruned = 0 if report.refused else prune(roots, memory, ledger)
             remove_orphans(memory, ledger)
         finish_captions(lambda: on_progress(progress))
+        if options.captions and (by := options.captions.by):
+            report.captioned_otherwise = ledger.captioned_otherwise(where, by)
         if flow.errors:
             raise flow.errors[0]
     if not flow.interrupted:

@@ -14,7 +14,8 @@ class IndexReport:
     ``indexed`` counts files added or updated, ``copies`` those among them whose content was known already (moved,
     renamed or copied files), ``damaged`` are those heard though not whole, ``skipped_failed`` counts the skipped ones
     that failed in an earlier run, ``lost`` contents that the memory had lost before this run, ``captioned`` contents
-    that were put into words, ``windows`` and ``audio_s`` what was encoded, ``stages_s`` busy seconds summed over
+    that were put into words, ``captioned_otherwise`` those whose captions stay though they are another captioner's, or
+    of another language or memory, ``windows`` and ``audio_s`` what was encoded, ``stages_s`` busy seconds summed over
     threads. ``refused`` says why nothing was forgotten (``pruned``) though that was asked for.
     """
 
@@ -34,6 +35,7 @@ class IndexReport:
     left_out: dict[str, int] = field(default_factory=dict)
     interrupted: bool = False
     captioned: int = 0
+    captioned_otherwise: int = 0
     done_bytes: int = 0
 
     @property
@@ -57,6 +59,7 @@ class IndexReport:
             "refused": self.refused,
             "lost": self.lost,
             "captioned": self.captioned,
+            "captioned_otherwise": self.captioned_otherwise,
             "failed": [{"path": path, "reason": reason} for path, reason in self.failed],
             "damaged": [{"path": path, "remark": remark} for path, remark in self.damaged],
             "windows": self.windows,

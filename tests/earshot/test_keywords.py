@@ -136,6 +136,10 @@ def test_the_command_line_captions_with_what_is_remembered(tmp_path: Path, monke
     run("remember", str(tmp_path / "captions.txt"), "--lang", "eng")
     assert run("index", str(tmp_path / "sounds"), "--caption")["captioned"] == 1
     assert run("index", str(tmp_path / "sounds"), "--caption")["captioned"] == 0
+    assert run("index", str(tmp_path / "sounds"), "--caption-again")["captioned"] == 0  # it would say the same
+    (tmp_path / "captions.txt").write_text("thunder")
+    run("remember", str(tmp_path / "captions.txt"), "--lang", "eng")
+    assert run("index", str(tmp_path / "sounds"), "--caption")["captioned_otherwise"] == 1
     assert run("index", str(tmp_path / "sounds"), "--caption-again")["captioned"] == 1
     [found] = run("search", "ship horn", "--by", "keywords")
     assert (found["caption"], found["by"]) == ("a ship's horn band125", "keywords")

@@ -339,7 +339,8 @@ def test_only_what_another_captioner_said_is_said_again(library: Library):
     library.ledger.say_again([library.sounds], "bands#1")
     assert library.index(library.sounds / "125.wav").captioned == 0
     library.captioner = FakeCaptioner("bands#2")
-    library.index(library.sounds / "500.wav")
+    assert library.index(library.sounds / "500.wav").captioned_otherwise == 0
+    assert library.index(library.sounds / "500.wav", library.sounds / "125.wav").captioned_otherwise == 1
     library.ledger.say_again([library.sounds], "bands#2")
     again = library.index(library.sounds / "125.wav", library.sounds / "500.wav")
     assert (again.captioned, library.captioner.windows) == (1, 6)
