@@ -171,6 +171,26 @@ def test_both_kinds_of_dropout_reach_the_towers(run: Run, monkeypatch: pytest.Mo
     assert told == [{"composes": False, "patch_dropout": 0.4, "dropout": 0.3}]
 
 
+def test_a_tower_is_told_the_language_in_training_and_when_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[str] = []
+    asked: list[str] = []
+    contrasts, encoded = finetuning.contrasts, finetuning.Towers.encode_texts
+    monkeypatch.setattr(finetuning, "tag_of", lambda reader, language: f"<{language}> ")
+    monkeypatch.setattr("trainer.validation.tag_of", lambda reader, language: f"<{language}> ")
+    monkeypatch.setattr(
+        finetuning,
+        "contrasts",
+        lambda towers, method, told, *a, **k: taught.extend(told.texts) or contrasts(towers, method, told, *a, **k),
+    )
+    monkeypatch.setattr(
+        finetuning.Towers, "encode_texts", lambda self, texts: asked.extend(texts) or encoded(self, texts)
+    )
+    run(languages=("fra",), le_ratio=1.0, epochs=1)
+    assert sorted(taught)[:8] == ["<eng> " + text for text in sorted([*TEXTS[:5], "far bell", "far bell", "far bell"])]
+    assert sorted(taught)[8:] == ["<fra> chien"] * 7 + ["<fra> pluie"]
+    assert asked[-2:] == ["<eng> far bell", "<fra> chien"]
+
+
 def test_half_precision_stays_finite(run: Run) -> None:
     found, exact = run("half", precision="bf16", epochs=1).losses, run("whole", epochs=1).losses
     assert found["total"] == pytest.approx(exact["total"], rel=0.2)

@@ -56,6 +56,24 @@ def test_a_disk_that_is_really_full_keeps_what_was_there(small_disk: Path) -> No
     assert [path.name for path in folder.folder.iterdir()] == ["last.pt"]
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flushed(handle: int) -> None:
+        done.append(f"flush {Path(os.readlink(f'/proc/self/fd/{handle}')).name}")
+        fsync(handle)
+
+    def renamed(self: Path, target: Path) -> Path:
+        done.append(f"rename {self.name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    RunFolder(tmp_path / "run").save({"step": 1})
+    assert done == ["flush last.pt.draft", "rename last.pt.draft", "flush run"]
+
+
 def test_what_was_never_trained_may_be_told_otherwise(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     assert not folder.begin(Settings(data="a"), {})
