@@ -21,6 +21,7 @@ from engine.bundle import Bundle, open_bundle
 from engine.decoding import CachedSteps
 from engine.encoders import OnnxEncoders, normalise
 from engine.fakes import FakeEncoders
+from engine.memory.edge import EdgeMemory
 from engine.projection import EVIDENCE, laid_out, project
 from engine.session import KeepingSession, Session
 from engine.types import FloatArray
@@ -165,8 +166,9 @@ class _Towers(FakeEncoders):
 
 
 @pytest.mark.timeout(1200)
-def test_projection_in_a_library(benchmark, tmp_path: Path) -> None:
+def test_projection_in_a_library(benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same as ``earshot caption`` does it: 100,000 captions that a library remembers, with the evidence."""
+    monkeypatch.setattr(EdgeMemory, "optimise", lambda _: None)  # a graph, which takes minutes, and isn't asked here
     from earshot import Library
     from earshot.captioning import OfLibrary
     from engine.captioner import Captioner
