@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +20,6 @@ from engine.errors import AudioError, QueryError
 
 if TYPE_CHECKING:
     from earshot.library import Library
-    from engine.bundle import Bundle
     from engine.captioner import Captioner, Remembering, RetrievalCaptioner
     from engine.encoders import Encoders
     from engine.memory.captions import Said
@@ -123,17 +122,16 @@ def captioner_of(
 
     bundle = getattr(encoders, "bundle", None)
     part = bundle.manifest.captioner if bundle is not None else None
-    if bundle is not None and part is not None and (lang in (None, *part.languages) or lang not in _read_by(bundle)):
+    if bundle is not None and part is not None and lang in (None, *part.languages):
         language = lang or part.languages[0]
         return Captioner(
             bundle, encoders, memory, strategy=strategy, beams=beams, language=language, device=device.value
         )
+    without = "a bundle without a decoder" if part is None else f"a bundle without a decoder that speaks {lang}"
     if strategy not in (None, "nearest"):
-        raise QueryError(
-            f"--strategy {strategy} of a bundle without a decoder", "nearest", "train one: `earshot train captioner`"
-        )
+        raise QueryError(f"--strategy {strategy} of {without}", "nearest", "train one: `earshot train captioner`")
     if beams is not None:
-        raise QueryError("--beams of a bundle without a decoder", "none", "train one: `earshot train captioner`")
+        raise QueryError(f"--beams of {without}", "none", "train one: `earshot train captioner`")
     if lang is not None:
         _require_said(memory, lang)
     return RetrievalCaptioner(encoders, memory, lang)
@@ -157,11 +155,6 @@ def _require_said(memory: Remembering, language: str) -> None:
         raise QueryError(
             f"no caption in {language!r}", f"one of {', '.join(known)}", f"remember some: `--lang {language}` says so"
         )
-
-
-def _read_by(bundle: Bundle) -> Sequence[str]:
-    """The languages that the text tower reads: in these, too, captions are remembered."""
-    return bundle.manifest.text.languages if bundle.manifest.text is not None else ()
 
 
 def caption_file(

@@ -29,7 +29,7 @@ from earshot.options import (
 )
 from earshot.space_commands import Words, is_other_space, library_app, reindex
 from earshot.train import train_app
-from engine.errors import EarshotError
+from engine.errors import EarshotError, QueryError
 from indexer.paths import path_text, text_path
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ def index(
         words = Words(caption or caption_again, lang)
         reindex(library, bundle, paths, device, jobs, retry_failed, prune_anyway, words, as_json)
         return
+    if lang is not None and not (caption or caption_again):
+        raise QueryError("--lang without --caption", "a language of captions", "add --caption, or leave it out")
     known, prunes = _is_there(library), prune or prune_anyway
     if not paths and not ((caption or caption_again) and known and not prunes):
         raise typer.BadParameter(

@@ -63,6 +63,7 @@ def test_options_that_exclude_each_other_are_refused(run, tmp_path: Path):
     run("remember", str(tmp_path / "a.txt"), "--lang", "eng")
     sound = str(tmp_path / "a.wav")
     run("caption", sound, "--json", "--srt", status=1)
+    run("index", sound, "--lang", "eng", status=1)  # of nothing
     run("caption", sound, "--beams", "7", status=1)  # a bundle without a decoder follows no sentences
     run("caption", sound, "--strategy", "audio", status=1)
     assert json.loads(run("caption", sound, "--json", "--lang", "eng"))[0]["moments"][0]["caption"] == "a dog"

@@ -150,6 +150,19 @@ def test_captions_are_built_on_what_the_library_remembers(tmp_path: Path) -> Non
             captioner_of(encoders, memory, strategy="projection")
 
 
+def test_a_language_that_the_decoder_does_not_speak_is_told_where_it_is_remembered(tmp_path: Path) -> None:
+    with Library(tmp_path / "library") as library:
+        memory = OfLibrary(library)
+        assert isinstance(captioner_of(library.encoders, memory, lang="fra"), RetrievalCaptioner)
+        with pytest.raises(QueryError, match=r"no caption in 'ita'.*deu, eng, fra"):
+            captioner_of(library.encoders, memory, lang="ita")
+        library.remember(["un cane abbaia"], lang="ita")
+        vector = library.encode_text(["un cane abbaia"])
+        assert captioner_of(library.encoders, memory, lang="ita").caption(vector)[0].text == "un cane abbaia"
+        with pytest.raises(QueryError, match="a decoder that speaks ita"):
+            captioner_of(library.encoders, memory, lang="ita", beams=5)
+
+
 def _silence(folder: Path) -> Path:
     folder.mkdir()
     chance = np.random.default_rng(3)
