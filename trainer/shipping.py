@@ -34,7 +34,7 @@ PROTOCOL = (
     "Asked on the dev split: 45 kinds of sound by their names, 223 recordings under names that say nothing, each "
     "ranked by its best window. No choice was made there, but a low first verdict was the reason to look for what was"
     " wrong, on other clips. The first rows use the labels as they are, the rows of a language a searcher's name for "
-    "the kind. Five candidates were asked in all."
+    "the kind. Six candidates were asked in all."
 )
 LIMITS = (
     "A word that none of its texts holds is guessed from its pieces; English has far more words than the others.",

@@ -61,6 +61,7 @@ PARALLEL_SHARE = 0.6  # of the text tower's practice, the rest is English alone
 SEED = 1
 TEXT_PLAN = Plan(steps=5500, rate=1e-3, warmup=300, seed=SEED)
 PHRASINGS_SHARE = 0.5  # of the practice that follows: phrasings as they stand, undressed; the rest is as before
+PHRASINGS_KEPT = 0.5  # of the way from the weights before it to those after (WiSE-FT, arXiv:2109.01903)
 PHRASINGS_PLAN = Plan(steps=2500, rate=5e-4, warmup=100, seed=SEED + 1)
 TAKES = 12  # of each synthesised kind
 CHANGED = 14_000  # augmented and mixed windows
@@ -254,8 +255,8 @@ class Recipe:
             "sounds": f"{len(learnt)} clips ({hours:.1f} h), {len(KINDS) * TAKES} synthesised, {CHANGED} mixtures",
             "texts": f"{len(self.texts.texts)} English, {len(self.parallel.texts)} in {len(LANGUAGES)} languages",
             "held out": f"{len(self.rows) - len(learnt)} clips by source",
-            "steps": f"text {TEXT_PLAN.steps}, audio {AUDIO_PLAN.steps}, seed {SEED}",
-            "cost": " and ".join(f"{ceil(minutes(self.out / tower))} min for {tower}" for tower in ("text", "audio"))
+            "steps": f"text {TEXT_PLAN.steps} and {PHRASINGS_PLAN.steps}, audio {AUDIO_PLAN.steps}, seed {SEED}",
+            "cost": ", ".join(f"{ceil(minutes(self.out / told))} min for {told}" for told in STAGED)
             + " on one core of a busy machine, after about 20 min of preparation",
         }
         meanings = self.concept_meanings
@@ -288,11 +289,16 @@ class Recipe:
         points = starting_vectors(ids, project(torch.from_numpy(targets), self.basis).numpy(), config.pieces)
         tower = new_text_tower(config, self.tokenizer, ids, points, SEED)
         train(tower, TextLesson(tower, ids, targets, self.basis, weights), TEXT_PLAN, self.out / "text")
+        before = {name: value.clone() for name, value in tower.state_dict().items()}
         lesson = TextLesson(tower, ids, targets, self.basis, self.phrasings)
         train(tower, lesson, PHRASINGS_PLAN, self.out / "phrasings")
+        after = tower.state_dict()
+        tower.load_state_dict({name: torch.lerp(before[name], after[name], PHRASINGS_KEPT) for name in after})
         return tower
 
 
+#: Folders of what is trained.
+STAGED = ("text", "phrasings", "audio")
 STAGES = {"prepare": Recipe.prepare, "text": Recipe.learn_text, "audio": Recipe.learn_audio}
 
 
