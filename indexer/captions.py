@@ -268,7 +268,8 @@ class _Captions:
                 said[sha256].append(one)
             for sha256, windows in said.items():
                 self._write(sha256, windows)
-            self.memory.flush()
+            if first + len(few) < len(missing):
+                self.memory.flush()
         return True
 
     def _vectors(self, windows: Sequence[tuple[str, int]]) -> FloatArray | None:
