@@ -8,6 +8,7 @@ loading costs is in the difference.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ def examples(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Ex
 @pytest.mark.timeout(1800)
 def test_loading_beside_the_starters_towers(benchmark, examples: list[Example], tmp_path: Path) -> None:
     """Seconds of a step with loading."""
-    began = time.perf_counter()
+    busy, began = round(os.getloadavg()[0], 1), time.perf_counter()
     loader = Loader(
         examples,
         sample_rate_hz=CONFIG.front.sample_rate_hz,
@@ -75,6 +76,7 @@ def test_loading_beside_the_starters_towers(benchmark, examples: list[Example], 
     found = {"loader": alone, "towers": BATCH / median(bare_s), "both": BATCH / median(both_s)}
     benchmark.extra_info |= {f"{name}_clips_per_s": round(rate, 1) for name, rate in found.items()}
     benchmark.extra_info["first_epoch_decodes_clips_per_s"] = round(CLIPS / first, 1)
+    benchmark.extra_info["others_at_work"] = busy
     print(f"\n{benchmark.name}: {json.dumps(benchmark.extra_info)}")
     shares = [both / bare - 1 for both, bare in zip(both_s, bare_s, strict=True)]
     judge(benchmark, {"loader share": 100 * median(shares)})
