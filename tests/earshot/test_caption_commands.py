@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from earshot import library as library_module
 from earshot import models
 from earshot.commands import app
-from engine.errors import EarshotError
+from engine.errors import EarshotError, SpaceMismatchError
 from engine.fakes import FakeEncoders
 from tests.sounds import tone, write_sound
 
@@ -67,6 +67,20 @@ def test_options_that_exclude_each_other_are_refused(run, tmp_path: Path):
     run("caption", sound, "--beams", "7", status=1)  # a bundle without a decoder follows no sentences
     run("caption", sound, "--strategy", "audio", status=1)
     assert json.loads(run("caption", sound, "--json", "--lang", "eng"))[0]["moments"][0]["caption"] == "a dog"
+
+
+def test_a_bundle_of_another_space_of_as_many_numbers_is_refused(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.txt").write_text("band500\n")
+    sound = str(write_sound(tmp_path / "a.wav", tone(2.0, rate_hz=8000, hz=500), rate_hz=8000))
+    run("index", sound)
+    run("remember", str(tmp_path / "a.txt"), "--lang", "eng")
+    monkeypatch.setattr(library_module, "load_encoders", lambda bundle, device: FakeEncoders(str(bundle)))
+    for words in (["caption", sound], ["remember", str(tmp_path / "a.txt")]):
+        result = CliRunner().invoke(app, [*words, "--bundle", "other"])
+        assert result.exit_code == 1
+        assert isinstance(result.exception, SpaceMismatchError)
+        assert "fake@000000000000" in str(result.exception)
+        assert "other@000000000000" in str(result.exception)
 
 
 def test_what_can_not_be_done_is_said_before_a_library_is_made(run, tmp_path: Path):
