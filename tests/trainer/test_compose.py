@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from engine.errors import QueryError
 from exporters.composing import insert_token
@@ -91,6 +92,15 @@ def test_the_a2t_module_learns_from_every_family(towers: Towers) -> None:
     for parameter in towers.a2t.parameters():
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
+
+
+def test_the_a2t_module_is_the_papers(towers: Towers) -> None:
+    """Section 4.2: two layers of 1024 with dropout and ReLU, then an output layer to one text token."""
+    assert towers.a2t is not None
+    kinds = [type(layer).__name__ for layer in towers.a2t.layers]
+    assert kinds == ["Linear", "Dropout", "ReLU"] * 2 + ["Linear"]
+    shapes = [(layer.in_features, layer.out_features) for layer in towers.a2t.layers if isinstance(layer, nn.Linear)]
+    assert shapes == [(DIM, 1024), (1024, 1024), (1024, towers.token_dim)]
 
 
 def test_padding_does_not_change_a_composed_text(towers: Towers) -> None:
