@@ -199,6 +199,9 @@ class OnnxAudioEncoder:
         return {"samples": full}
 
 
+#: Texts are shared between two calls where the graph is larger; with a smaller one, such as the starter's, two calls
+#: take longer than one.
+_LARGE_BYTES = 1 << 25
 #: What a tokenizer may say about padding; to which length is for us to say.
 _PADDING = ("direction", "pad_id", "pad_type_id", "pad_token")
 
@@ -224,6 +227,8 @@ class OnnxTextEncoder:
         self._max_tokens = tower.max_tokens
         self._dim = bundle.manifest.dim
         self.session = session_for(bundle, tower.graph, device, threads)
+        files = bundle.folder.glob(f"{tower.graph}*")  # of a graph beyond 2 GiB, its tensors lie in a second
+        self._large = sum(path.stat().st_size for path in files) > _LARGE_BYTES
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
         """n texts -> L2-normalised ``[n, dim]``.
@@ -284,10 +289,11 @@ class OnnxTextEncoder:
         return nothing
 
     def _calls(self, mask: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Which of the texts ``[n, tokens]`` go to the graph together: as many as the manifest says, or as long."""
+        """Which of the texts ``[n, tokens]`` go to the graph together: as many as the manifest says, or even shares."""
         if self._batch:
             return [np.arange(len(mask))[start : start + self._batch] for start in range(0, len(mask), self._batch)]
-        by_length, count = np.argsort(mask.sum(axis=1), kind="stable"), min(self.session.at_once, len(mask))
+        by_length = np.argsort(mask.sum(axis=1), kind="stable")
+        count = min(self.session.at_once, len(mask)) if self._large else 1
         return [np.sort(by_length[start::count]) for start in range(count)]
 
     def _feeds(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:

@@ -544,8 +544,12 @@ def test_texts_go_to_the_graph_one_by_one_and_unpadded_where_the_bundle_says_so(
     assert shapes == [(1, 2), (1, 4)]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_texts_are_shared_evenly_between_the_calls_that_run_at_once(mini: Mini, threads: int) -> None:
+@pytest.mark.parametrize(("threads", "large", "shares"), [(1, True, 1), (2, True, 2), (2, False, 1)])
+def test_texts_are_shared_evenly_between_the_calls_of_a_large_graph(
+    mini: Mini, monkeypatch: pytest.MonkeyPatch, threads: int, large: bool, shares: int
+) -> None:
+    if large:
+        monkeypatch.setattr("engine.encoders._LARGE_BYTES", 0)
     encoder = OnnxEncoders(open_bundle(mini.folder), "cpu", threads=threads).text
     calls: list[list[int]] = []
     run_each = encoder.session.run_each
@@ -561,7 +565,7 @@ def test_texts_are_shared_evenly_between_the_calls_that_run_at_once(mini: Mini, 
         np.testing.assert_allclose(found, normalise(mini.weights.text(texts[:count])), atol=1e-6)
     tokens = [2, 4, 2, 5, 2]
     assert [sum(shared) for shared in calls] == [sum(tokens[:count]) for count in range(1, 6)]
-    assert [len(shared) for shared in calls] == [min(threads, count) for count in range(1, 6)]
+    assert [len(shared) for shared in calls] == [min(shares, count) for count in range(1, 6)]
     assert all(max(shared) - min(shared) <= max(tokens) for shared in calls)
 
 
