@@ -71,6 +71,19 @@ def run(place: Path, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The captions of all steps, as they come."""
+    texts: list[str] = []
+    contrasts = finetuning.contrasts
+    monkeypatch.setattr(
+        finetuning,
+        "contrasts",
+        lambda towers, method, told, *a, **k: texts.extend(told.texts) or contrasts(towers, method, told, *a, **k),
+    )
+    return texts
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = RunFolder(folder).load()["model"]
     return state
@@ -171,17 +184,13 @@ def test_both_kinds_of_dropout_reach_the_towers(run: Run, monkeypatch: pytest.Mo
     assert told == [{"composes": False, "patch_dropout": 0.4, "dropout": 0.3}]
 
 
-def test_a_tower_is_told_the_language_in_training_and_when_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    taught: list[str] = []
+def test_a_tower_is_told_the_language_in_training_and_when_asked(
+    run: Run, taught: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
-    contrasts, encoded = finetuning.contrasts, finetuning.Towers.encode_texts
+    encoded = finetuning.Towers.encode_texts
     monkeypatch.setattr(finetuning, "tag_of", lambda reader, language: f"<{language}> ")
     monkeypatch.setattr("trainer.validation.tag_of", lambda reader, language: f"<{language}> ")
-    monkeypatch.setattr(
-        finetuning,
-        "contrasts",
-        lambda towers, method, told, *a, **k: taught.extend(told.texts) or contrasts(towers, method, told, *a, **k),
-    )
     monkeypatch.setattr(
         finetuning.Towers, "encode_texts", lambda self, texts: asked.extend(texts) or encoded(self, texts)
     )
@@ -189,6 +198,18 @@ def test_a_tower_is_told_the_language_in_training_and_when_asked(run: Run, monke
     assert sorted(taught)[:8] == ["<eng> " + text for text in sorted([*TEXTS[:5], "far bell", "far bell", "far bell"])]
     assert sorted(taught)[8:] == ["<fra> chien"] * 7 + ["<fra> pluie"]
     assert asked[-2:] == ["<eng> far bell", "<fra> chien"]
+
+
+def test_what_lacks_a_language_is_translated_for_a_run(
+    run: Run, taught: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        finetuning, "hub_translator", lambda name: lambda texts, source, target: [f"{name} {text}" for text in texts]
+    )
+    run(languages=("spa",), translator="model", le_ratio=1.0, epochs=1)
+    english = [*TEXTS[:5], "far bell", "far bell", "far bell"]
+    assert sorted(taught) == sorted([*english, *(f"model {text}" for text in english)])
+    assert '"lang": "spa", "translation": "model wind"' in (place / "cache" / "translations.jsonl").read_text()
 
 
 def test_half_precision_stays_finite(run: Run) -> None:
