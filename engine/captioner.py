@@ -103,8 +103,6 @@ class Captioner:
         self.tau, self.beams = part.tau if tau is None else tau, part.beams if beams is None else beams
         require_tau(self.tau)
         self._memory = memory
-        if memory is not None:
-            require_readable(memory, encoders)
         self._vectors = self._remembered()
         self._tokenizer = _Pieces(bundle.path(part.tokenizer))
         self._prefix = Session(bundle.path(part.prefix), device, threads)
@@ -231,9 +229,13 @@ class Captioner:
         self._count = count = 0 if self._memory is None else self._memory.count()
         if self.strategy != "audio" and not count:
             raise nothing_remembered()
-        if self.strategy != "projection" or self._memory is None or count > MOST_EXACT:
+        if self._memory is None:
+            return None
+        if self.strategy != "projection" or count > MOST_EXACT:
+            _require_same_space(*self._memory.said(_READ_AGAIN), self._encoders)
             return None
         vectors, self._captions = self._memory.said(MOST_EXACT)
+        _require_same_space(vectors, self._captions, self._encoders)
         return laid_out(vectors)
 
     def _text(self, hypothesis: Hypothesis) -> str:
@@ -262,7 +264,7 @@ class RetrievalCaptioner:
         """Of ``language``, or English where any near one is. Raises ``QueryError`` if nothing is remembered."""
         if not memory.count():
             raise nothing_remembered(has_decoder=False)
-        require_readable(memory, encoders)
+        _require_same_space(*memory.said(_READ_AGAIN), encoders)
         self._encoders, self._memory, self._language = encoders, memory, language
         self._eventless = eventless_of(encoders)
 
@@ -299,29 +301,24 @@ def _believed(text: str, cosine: float, curve: Calibration, language: str, evide
     return Caption(text, score, language, evidence, unsure=score < curve.cutoff)
 
 
-def require_readable(memory: Remembering, encoders: Encoders) -> None:
+def _require_same_space(vectors: FloatArray, said: Sequence[Said], encoders: Encoders) -> None:
     """Raise ``SpaceMismatchError`` if captions are remembered in another space, even one of as many numbers.
 
-    No name would tell that of every memory: a few of its captions are read again, and must lie where it has them.
+    Not every memory has a name that would tell: the first and the last, which may be a library's and a bundle's, are
+    read again, and must lie where they are remembered.
     """
-    vectors, said = memory.said(_READ_AGAIN)
     if not said:
         return
-    again = encoders.text.encode_text([one.text for one in said])
-    if vectors.shape[1] != again.shape[1]:
-        raise _another_space(
-            f"{vectors.shape[1]} numbers each", f"{again.shape[1]}, those of {encoders.space.space_id}"
-        )
-    alike = float(np.median((vectors * again).sum(axis=1)))
+    space, again = encoders.space, "remember them again with this bundle"
+    if vectors.shape[1] != space.dim:
+        found = f"captions remembered in another space, {vectors.shape[1]} numbers each"
+        raise SpaceMismatchError(found, f"{space.dim}, those of {space.space_id}", again)
+    rows = sorted({*range(len(said))[:_READ_AGAIN], *range(len(said))[-_READ_AGAIN:]})
+    read = encoders.text.encode_text([said[row].text for row in rows])
+    alike = float(np.median((vectors[rows] * read).sum(axis=1)))
     if not alike >= _SAME:
-        here = f"about 1, where {encoders.space.space_id} puts the same words"
-        raise _another_space(f"of a cosine of {alike:.2f} with their own words", here)
-
-
-def _another_space(found: str, expected: str) -> SpaceMismatchError:
-    return SpaceMismatchError(
-        f"captions remembered in another space, {found}", expected, "remember them again with this bundle"
-    )
+        found = f"captions remembered in another space, at a cosine of {alike:.2f} with their words in {space.space_id}"
+        raise SpaceMismatchError(found, f"{_SAME} or more", again)
 
 
 def _digest(how: tuple[object, ...], count: int, upon: Sequence[Said]) -> str:

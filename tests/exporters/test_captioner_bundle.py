@@ -284,6 +284,9 @@ def test_what_cannot_be_right_is_refused(folder: Path, encoders: OnnxEncoders, m
         RetrievalCaptioner(encoders, empty)
     assert "--strategy" not in str(refused.value)
     elsewhere = Memory(np.roll(memory.vectors, 1, axis=1), TEXTS)  # of as many numbers
+    half = Memory(np.concatenate([memory.vectors, elsewhere.vectors]), TEXTS * 2)  # a bundle's, behind a library's own
+    with pytest.raises(SpaceMismatchError, match=r"another space, at a cosine of 0\.\d"):
+        _captioner(folder, encoders, half)
     for wrong in (other, elsewhere):
         with pytest.raises(SpaceMismatchError, match="another space"):
             _captioner(folder, encoders, wrong)
