@@ -77,7 +77,7 @@ class Shipment:
         checkpoint, draft = self.out / "checkpoint", self.out / "bundle"
         save_checkpoint(checkpoint, audio, text, tokenizer)
         manifest = export_starter(checkpoint, draft, dict.fromkeys((*GROUPS, "audio"), UNFITTED), {})
-        found = calibrations(self._held_out(draft))
+        found = calibrations(self.held_out(draft))
         scores = self._judge(draft, str(manifest["space_id"]))
         bundle.mkdir(parents=True, exist_ok=True)
         (bundle / "CREDITS.md").write_text(attributions(self._learnt()), encoding="utf-8")
@@ -87,7 +87,7 @@ class Shipment:
     def _learnt(self) -> list[Row]:
         return [row for row, learnt in zip(self.rows, self.learnt_from, strict=True) if learnt]
 
-    def _held_out(self, bundle: Path) -> Held:
+    def held_out(self, bundle: Path) -> Held:
         """What the exported bundle makes of the clips held out that say something."""
         numbers = [i for i, row in enumerate(self.rows) if row.text and not self.learnt_from[i]]
         rows = [self.rows[i] for i in numbers]

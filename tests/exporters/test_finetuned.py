@@ -152,7 +152,7 @@ def test_relevance_is_inherited_and_said(tmp_path: Path) -> None:
     source = load_source(run)
     was = json.loads((STARTER_DIR / "manifest.json").read_text(encoding="utf-8"))
     assert source.facts["calibration"] == was["calibration"]
-    assert source.facts["calibrated"] == "inherited from starter@fa651a820db9, not measured again"
+    assert source.facts["calibrated"] == f"inherited from {was['space_id']}, not measured again"
     assert {key: source.facts[key] for key in ("licence", "credits", "limits")} == {
         key: was[key] for key in ("licence", "credits", "limits")
     }

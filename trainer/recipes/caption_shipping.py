@@ -138,8 +138,8 @@ def _facts(work: Work, sentences: int, decoder: CaptionDecoder) -> dict[str, str
     config, parameters = shipped_config(), sum(one.numel() for one in decoder.parameters())
     return {
         "memory": f"{sentences:,} sentences in {len(LANGUAGES)} languages, written for it by a language model: what "
-        "its tags sound like, plain sounds, silence and noise, and scenes that none of these says. Used where a "
-        "library remembers nothing.",
+        "its tags sound like, plain sounds, silence and noise, and scenes that none of these says. Used beside what a "
+        "library remembers.",
         "decoder": f"{parameters:,} parameters, {config.plan.steps} steps of {config.batch} captions, noise of {NOISE}",
         "learnt from": f"{len(set(lessons(work))):,} English texts: written for earshot, and short ones of AudioCaps, "
         "as published with their Japanese translation (Apache-2.0)",

@@ -1,13 +1,14 @@
 """Designs side by side, on training clips that none of them has learnt from: the tables of docs/experiments.md.
 
     python -m trainer.recipes.designs audio --data ../shared/data --out runs/starter
-    python -m trainer.recipes.designs text | bundles engine/starter other/bundle | storage
+    python -m trainer.recipes.designs text | names | bundles engine/starter other/bundle | storage
 
 They use what ``trainer.recipes.starter --stages prepare`` has kept. ``audio`` teaches each tower on the clips that
 aren't held out to choose by, once with all of them (*known*: other recordings of the same kinds may be among them)
 and once without any clip of the kinds that are asked (*unknown*). Queries are the kinds' English names as the teacher
-reads them, so that only the audio tower is judged. ``text`` teaches each tower for a few hundred steps. ``bundles``
-asks whole bundles in all languages, on clips that no shipped tower has learnt from.
+reads them, so that only the audio tower is judged. ``text`` teaches each tower for a few hundred steps. ``names`` goes
+parts of the way that the phrasings' turn takes the trained one. ``bundles`` asks whole bundles in all languages, on
+clips that no shipped tower has learnt from.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 from time import perf_counter
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.bundle import open_bundle
+from engine.bundle import STARTER_DIR, open_bundle
 from engine.encoders import OnnxEncoders, thinned
 from engine.errors import SelfTestError
 from engine.types import FloatArray
@@ -41,13 +42,14 @@ from exporters.starter import load_checkpoint
 from exporters.store import pack, round_to_bytes, round_to_half
 from exporters.towers import AudioConfig, AudioTower, TextConfig, unit
 from trainer.alignment import AlignmentLesson
+from trainer.calibrate import GROUPS, calibrations
 from trainer.data import CHOICE_SHARE, LARGEST_CHOICE_SOURCE, hold_out
 from trainer.evaluate import best_windows, figures, hear, similar
 from trainer.hearing import clean_windows, hear_clean
 from trainer.language import TextLesson, encode_texts, new_text_tower
 from trainer.loop import Plan, train
 from trainer.losses import cosine_distance, project, tag_loss
-from trainer.metrics import choices, hits_at
+from trainer.metrics import average_precision_at, choices, hits_at
 from trainer.parallel import LANGUAGES
 from trainer.proxy import HeldKind, kinds_of, read_kinds
 from trainer.recipes.starter import AUDIO_PLAN, DIM, SEED, Recipe
@@ -56,6 +58,8 @@ from trainer.vocabulary import starting_vectors
 
 TEXT_BUDGET = Plan(steps=150, rate=1e-3, warmup=30, average=0.95, seed=SEED)
 SMALL_BUDGET = Plan(steps=1500, rate=2e-3, warmup=50, average=0.98, seed=SEED)
+#: Of the way from the text tower before the phrasings' turn to the one after it.
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 Embed = Callable[[Tensor], Tensor]
 
 
@@ -279,6 +283,36 @@ def text_designs(work: Designs) -> Iterator[str]:
         yield line(name, cost, *right, f"{cosine:.3f}")
 
 
+def name_designs(work: Designs) -> Iterator[str]:
+    """How far towards names that mean their English: what it does to false answers, and to what is found by names."""
+    shipment = work.shipment()
+    held = shipment.held_out(STARTER_DIR)
+    of_kinds = np.flatnonzero(work.kind >= 0)
+    heard = hear(OnnxEncoders(open_bundle(STARTER_DIR), "cpu", threads=1), [work.rows[one].path for one in of_kinds])
+    unheard = np.flatnonzero(~work.learnt_from[of_kinds])
+    asked = [("new clips", unheard), ("all clips", np.arange(len(of_kinds)))]
+    found = [f"{figure}, {clips}" for clips, _ in asked for figure in ("P@1", "mAP@10")]
+    yield line("way gone", *LANGUAGES, *(f"false answers, {group}" for group in GROUPS), *found)
+    yield line(*["---:"] * (1 + len(LANGUAGES) + len(GROUPS) + len(found)))
+    for share in SHARES:
+        tower = work.learn_text(share)
+        encode = partial(encode_texts, tower, work.tokenizer)
+        phrases = {lang: encode([one.phrasings[lang][0] for one in work.concepts]).numpy() for lang in LANGUAGES}
+        near = [f"{(phrases[lang] * shipment.concept_texts).sum(1).mean():.3f}" for lang in LANGUAGES]
+        fits = calibrations(replace(held, phrases=phrases))
+        names = {lang: encode([kind.names[lang] for kind in work.kinds]).numpy() for lang in LANGUAGES}
+        cells = []
+        for _, clips in asked:
+            labels, windows = work.kind[of_kinds[clips]], [heard[clip] for clip in clips]
+            present = np.unique(labels)
+            scores = [best_windows(names[lang][present], windows) for lang in LANGUAGES]
+            relevant = present[:, None] == labels[None]
+            cells.append(np.mean([hits_at(one, relevant, 1).mean() for one in scores]))
+            cells.append(np.mean([average_precision_at(one, relevant, 10).mean() for one in scores]))
+        wrong = [f"{fits[group].false_answers:.3f}" for group in GROUPS]
+        yield line(f"{share:g}", *near, *wrong, *(f"{cell:.3f}" for cell in cells))
+
+
 def bundle_designs(work: Designs, bundles: Sequence[Path]) -> Iterator[str]:
     """Whole bundles on the clips that no shipped tower has learnt from, asked in every language."""
     sounds = np.flatnonzero(~work.learnt_from & (work.kind >= 0))
@@ -353,14 +387,14 @@ def _speed(encoders: OnnxEncoders, rounds: int = 10) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["audio", "text", "bundles", "storage"])
+    parser.add_argument("table", choices=["audio", "text", "names", "bundles", "storage"])
     parser.add_argument("bundles", nargs="*", type=Path, help="the folders that `bundles` asks")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with sounds.csv")
     parser.add_argument("--out", type=Path, default=Path("runs/starter"), help="where the recipe keeps its stages")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     work = Designs(chosen.data, chosen.out)
-    tables = {"audio": audio_designs, "text": text_designs, "storage": storage_designs}
+    tables = {"audio": audio_designs, "text": text_designs, "names": name_designs, "storage": storage_designs}
     rows = bundle_designs(work, chosen.bundles) if chosen.table == "bundles" else tables[chosen.table](work)
     for row in rows:
         print(row, flush=True)

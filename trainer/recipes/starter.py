@@ -282,8 +282,8 @@ class Recipe:
         print(len(self.rows), "clips,", len(self.texts.texts), "texts,", len(self.names), "names", flush=True)
         print(self.tokenizer.get_vocab_size(), "pieces,", len(self.mels), "and", len(self.made), "log-mels", flush=True)
 
-    def learn_text(self) -> TextTower:
-        """The text tower, trained."""
+    def learn_text(self, kept: float = PHRASINGS_KEPT) -> TextTower:
+        """The text tower, trained; ``kept`` of the way that phrasings took it."""
         ids, targets, weights = self.read
         config = TextConfig(pieces=self.tokenizer.get_vocab_size(), dim=DIM, languages=LANGUAGES)
         points = starting_vectors(ids, project(torch.from_numpy(targets), self.basis).numpy(), config.pieces)
@@ -293,7 +293,7 @@ class Recipe:
         lesson = TextLesson(tower, ids, targets, self.basis, self.phrasings)
         train(tower, lesson, PHRASINGS_PLAN, self.out / "phrasings")
         after = tower.state_dict()
-        tower.load_state_dict({name: torch.lerp(before[name], after[name], PHRASINGS_KEPT) for name in after})
+        tower.load_state_dict({name: torch.lerp(before[name], after[name], kept) for name in after})
         return tower
 
 
