@@ -149,10 +149,8 @@ def lessons(concepts: Sequence[Concept], seed: int = 11) -> list[Lesson]:
 def composed(concepts: Sequence[Concept], folder: Path = VOCABULARY, seed: int = 12) -> list[Lesson]:
     """All that can be done with all things, and short ``concepts`` at some places each. Raises ``ValueError``."""
     rng = random.Random(seed)
-    things = [(set(tags.split()), texts) for tags, *texts in _read_rows(folder / "things.tsv", ("tags", *LANGUAGES))]
-    doing = _read_rows(folder / "doing.tsv", ("takes", *LANGUAGES))
+    pairs = _done_with_things(folder)
     places = _read_rows(folder / "where.tsv", LANGUAGES)
-    pairs = [(patterns, texts) for takes, *patterns in doing for tags, texts in things if takes in tags]
     pairs += [
         (patterns, [concept.phrasings[language][0] for language in LANGUAGES])
         for concept in concepts
@@ -165,6 +163,18 @@ def composed(concepts: Sequence[Concept], folder: Path = VOCABULARY, seed: int =
         told = [contracted(text, language) for text, language in zip(filled, LANGUAGES, strict=True)]
         found += [Lesson(text, language, (told[0],)) for language, text in zip(LANGUAGES, told, strict=True)]
     return found
+
+
+def done_with_things(folder: Path = VOCABULARY) -> list[str]:
+    """All that can be done with all things, in English. Raises ``ValueError``."""
+    return [patterns[0].format(texts[0]) for patterns, texts in _done_with_things(folder)]
+
+
+def _done_with_things(folder: Path) -> list[tuple[list[str], list[str]]]:
+    """What is done, as patterns, and what with, as texts, in each language."""
+    things = [(set(tags.split()), texts) for tags, *texts in _read_rows(folder / "things.tsv", ("tags", *LANGUAGES))]
+    doing = _read_rows(folder / "doing.tsv", ("takes", *LANGUAGES))
+    return [(patterns, texts) for takes, *patterns in doing for tags, texts in things if takes in tags]
 
 
 def mistyped(concepts: Sequence[Concept], seed: int = 13) -> list[Lesson]:
