@@ -169,7 +169,7 @@ class Tables:
 
     @cached_property
     def larger_memory(self) -> FloatArray:
-        """The same, and after it what else was written of sounds, to 100,000 ``[m, dim]``."""
+        """The same, and after it what else was written of sounds, ``[m, dim]``: more than 100,000."""
         return np.concatenate([self.memory, self.ways.work.more_captions])
 
     def of_nearest(self) -> str:

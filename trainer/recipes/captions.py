@@ -133,10 +133,11 @@ class Work:
     @cached_property
     def more_captions(self) -> FloatArray:
         """Vectors of other captions ``[m, dim]`` for a memory of 100,000: stylised ones; for experiments only."""
-        with (self.data / "text" / "style_uplifting.csv").open(encoding="utf-8", newline="") as stream:
-            told = dict.fromkeys(row["caption"].strip().lower() for row in csv.DictReader(stream))
-        kept = [text for text in told if text and text not in self.echoes]
-        return self.encode("uplifting", kept[: MOST_IN_MEMORY - len(self.captions[0])])
+        told: dict[str, None] = {}
+        for style in ("uplifting", "humorous"):
+            with (self.data / "text" / f"style_{style}.csv").open(encoding="utf-8", newline="") as stream:
+                told |= dict.fromkeys(row["caption"].strip().lower() for row in csv.DictReader(stream))
+        return self.encode("stylised", [text for text in told if text and text not in self.echoes][:MOST_IN_MEMORY])
 
     @cached_property
     def plain(self) -> list[Concept]:
