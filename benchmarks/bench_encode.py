@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 import pytest
 
+from benchmarks.targets import judge
 from engine.bundle import open_bundle
 from engine.encoders import BATCH_WINDOWS, OnnxAudioEncoder, OnnxEncoders, OnnxTextEncoder
 
@@ -31,6 +32,8 @@ def test_audio_tower_one_core(benchmark, batch: int) -> None:
     rates = [round(audio_s / value) for value in (times_s[-1], median(times_s), times_s[0])]
     benchmark.extra_info["x_real_time_min_median_max"] = rates
     print(f"\n{benchmark.name}: {json.dumps(benchmark.extra_info)}")
+    if batch == 8:
+        judge(benchmark, {"audio tower": audio_s / median(times_s)})
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=["one word", "seven words", "fifteen words"])
@@ -38,9 +41,13 @@ def test_text_tower_one_core(benchmark, text: str) -> None:
     """One query, tokens included."""
     encoder = OnnxTextEncoder(open_bundle("starter"), "cpu", threads=1)
     benchmark.pedantic(lambda: encoder.encode_text([text]), rounds=200, warmup_rounds=20)
+    if not benchmark.disabled:
+        judge(benchmark, {"text tower": median(benchmark.stats.stats.data) * 1000})
 
 
 @pytest.mark.parametrize("tower", ["audio", "text"])
 def test_load_with_self_test(benchmark, tower: str) -> None:
     """From the folder to a tower that has passed its self-test."""
     benchmark.pedantic(lambda: getattr(OnnxEncoders(open_bundle("starter"), "cpu"), tower), rounds=5, warmup_rounds=1)
+    if not benchmark.disabled:
+        judge(benchmark, {"load": median(benchmark.stats.stats.data)})

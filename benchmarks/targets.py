@@ -42,6 +42,9 @@ TARGETS = {
     "clap text": Target("CLAP, words to vector, fp32, against the faster peer", 2, "x", at_least=True),
     "captions batch 1": Target("a caption by a GPT-2 base, 5 beams, against transformers", 2, "x", at_least=True),
     "captions batch 8": Target("8 captions by a GPT-2 base, 5 beams, against transformers", 1, "x", at_least=True),
+    "audio tower": Target("the starter's audio tower, 8 windows, one core", 300, "x real time", at_least=True),
+    "text tower": Target("the starter's text tower, one query, one core", 3, "ms"),
+    "load": Target("loading one of the starter's towers, self-test included", 0.3, "s"),
     "caption": Target("a caption by the starter, from a window's vector", 60, "ms"),
     "projection": Target("a window projected onto 100,000 captions", 5, "ms"),
 }
