@@ -40,7 +40,9 @@ from engine.errors import BundleError, ManifestError
 from engine.types import Pad, Space, Strategy
 
 MANIFEST_FORMAT = 1
-STARTER_DIR = Path(__file__).parent / "starter"
+#: The bundle that comes along, and its folder's name.
+STARTER = "starter"
+STARTER_DIR = Path(__file__).parent / STARTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +256,15 @@ def open_bundle(name_or_folder: str | Path, bundles_dir: Path | None = None) -> 
 
 
 def known_bundles(bundles_dir: Path | None = None) -> dict[str, Path]:
-    """Name -> folder of the starter and of every bundle registered in ``bundles_dir``."""
-    known = {"starter": STARTER_DIR}
+    """Name -> folder of the starter, whose name nothing else takes, and of what is registered in ``bundles_dir``.
+
+    A folder whose name begins with a dot is one that is being made.
+    """
+    folders = [STARTER_DIR]
     if bundles_dir is not None and bundles_dir.is_dir():
-        known |= {p.parent.name: p.parent for p in sorted(bundles_dir.glob("*/manifest.json"))}
-    return known
+        found = sorted(path.parent for path in bundles_dir.glob("*/manifest.json"))
+        folders += [folder for folder in found if folder.name != STARTER and not folder.name.startswith(".")]
+    return {folder.name: folder for folder in folders}
 
 
 def read_manifest(path: Path) -> Manifest:

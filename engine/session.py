@@ -262,9 +262,12 @@ def _open(graph: Path, device: Device, threads: int, cuda: CudaOptions) -> Any:
         raise BundleError(
             f"a graph that can't be loaded ({graph.name}: {error})", "an ONNX model", "copy or export the bundle again"
         ) from error
-    bound, wanted = session.get_providers()[0], providers[0] if device == "cpu" else providers[0][0]
-    if bound != wanted:
-        raise DeviceError(f"onnxruntime bound {bound}", wanted, "install earshot[cuda], or use --device cpu")
+    asked = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    bound = session.get_providers()
+    if missing := [name for name in asked if name not in bound]:  # CUDA does what TensorRT can't
+        raise DeviceError(
+            f"onnxruntime bound {', '.join(bound)}", ", ".join(missing), "install earshot[cuda], or use --device cpu"
+        )
     return session
 
 

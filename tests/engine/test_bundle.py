@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.bundle import (
+    STARTER_DIR,
     Calibration,
     CudaOptions,
     file_sha256,
@@ -280,6 +281,13 @@ def test_a_bundle_opens_by_folder_and_by_name(tmp_path: Path) -> None:
     assert by_folder.manifest == by_name.manifest
     assert by_name.folder == folder
     assert set(known_bundles(tmp_path / "bundles")) == {"starter", "mine"}
+
+
+def test_nothing_takes_the_starters_name_and_what_is_being_made_has_none(tmp_path: Path) -> None:
+    for name in ("starter", ".mine.new-x1", "mine"):
+        whole_bundle(tmp_path / "bundles" / name)
+    known = known_bundles(tmp_path / "bundles")
+    assert known == {"starter": STARTER_DIR, "mine": tmp_path / "bundles" / "mine"}
 
 
 @pytest.mark.parametrize("name", ["yours", "", "no/such/folder"])

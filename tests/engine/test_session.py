@@ -255,15 +255,26 @@ def test_what_was_measured_is_asked_for(graph: Path) -> None:
 
 @pytest.mark.usefixtures("cuda_that_binds")
 def test_tensorrt_comes_first_where_it_is_asked_for_and_must_bind(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DeviceError, match="bound CUDAExecutionProvider; expected TensorrtExecutionProvider"):
+    bound = "bound CUDAExecutionProvider, CPUExecutionProvider; expected TensorrtExecutionProvider;"
+    with pytest.raises(DeviceError, match=bound):
         Session(graph, "cuda", cuda=CudaOptions(tensorrt=True))
     assert [name if isinstance(name, str) else name[0] for name in FakeOnnxSession.opened[1:]] == [
         "TensorrtExecutionProvider",
         "CUDAExecutionProvider",
         "CPUExecutionProvider",
     ]
-    monkeypatch.setattr(FakeOnnxSession, "get_providers", lambda _: ["TensorrtExecutionProvider"])
+    all_of_them = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(FakeOnnxSession, "get_providers", lambda _: all_of_them)
     assert Session(graph, "cuda", cuda=CudaOptions(tensorrt=True)).device == "cuda"
+
+
+@pytest.mark.usefixtures("cuda_that_binds")
+def test_tensorrt_without_cuda_behind_it_is_refused(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What TensorRT can't compute would run on the CPU, unsaid."""
+    without = ["TensorrtExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(FakeOnnxSession, "get_providers", lambda _: without)
+    with pytest.raises(DeviceError, match="expected CUDAExecutionProvider;"):
+        Session(graph, "cuda", cuda=CudaOptions(tensorrt=True))
 
 
 @pytest.mark.usefixtures("cuda_that_binds")
