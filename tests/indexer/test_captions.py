@@ -154,7 +154,8 @@ def test_hearing_does_not_wait_for_captions(library: Library):
     """The captioner is held until all has been heard and saved."""
     saved = threading.Event()
     library.index(library.sounds / "125.wav", caption=False)
-    library.captioner.before = lambda: saved.wait(60) and None  # type: ignore[assignment]
+    waited: list[bool] = []
+    library.captioner.before = lambda: waited.append(saved.wait(60))
     mark = library.ledger.complete
 
     def complete(*values: object) -> None:
@@ -163,6 +164,8 @@ def test_hearing_does_not_wait_for_captions(library: Library):
 
     library.ledger.complete = complete  # type: ignore[method-assign,assignment]
     report = library.index()
+    assert waited
+    assert all(waited)
     assert (report.indexed, report.captioned) == (2, 3)
     is_captioned(library)
 
