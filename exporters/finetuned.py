@@ -25,6 +25,8 @@ from exporters.source import AudioPart, Source, TextPart, fingerprint, reading
 NAME = "finetuned"
 SUMMARY = "what `earshot train finetune` leaves: run.json and last.pt"
 RUN, LAST, BASE = "run.json", "last.pt", "base"
+#: The batch that a run really has, where none is asked for too.
+BATCH_USED = "batch_used"
 #: What to do where the base has gone: that of the starter lies in the installed package.
 _BACK = "put it back; where it is the starter, install the earshot that the run was begun with"
 #: Whose sounds the weights were learnt from: what their licences ask for.
@@ -121,6 +123,7 @@ def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
     """What the bundle tells of its training and passes on, and the base's curves, which nobody has measured anew."""
     settings = {key: value for key, value in told["settings"].items() if key not in ("data", "unlabelled", "base")}
     facts: dict[str, Any] = {"trained": {"base": told[BASE]["space_id"], **settings}}
+    facts["trained"]["batch"] = told.get(BATCH_USED, settings.get("batch"))
     manifest = Path(told[BASE]["path"]) / "manifest.json"
     if manifest.is_file():
         was = json.loads(manifest.read_text(encoding="utf-8"))

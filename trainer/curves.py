@@ -35,7 +35,7 @@ class Curve:
 
 
 def drawn(rows: Sequence[Mapping[str, Any]]) -> str:
-    """An SVG: losses over steps, a line each; retrieval on the split ``val``, dashed, from 0 to 1."""
+    """An SVG: losses over steps, a line each; retrieval on the split held out, dashed, from 0 to 1."""
     losses = sorted({name for row in rows for name in row} & _LOSSES)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" '
@@ -61,7 +61,7 @@ def drawn(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _measures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return sorted({name for row in rows for name in row if name.startswith("val ")})
+    return sorted({name for row in rows for name in row if name.endswith("R@1")})
 
 
 def _x(step: int, last: int) -> float:

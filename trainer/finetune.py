@@ -23,7 +23,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from exporters.base import find_base, load_base
-from exporters.finetuned import BASE
+from exporters.finetuned import BASE, BATCH_USED
 from trainer.compose import Contrast, Heard, Told, contrasts, losses_of
 from trainer.curves import Curve
 from trainer.examples import Example
@@ -47,6 +47,8 @@ WORTH_SAVING_S = 30
 FEWEST = {"finetune": 2, "composed": 2, "concatenate": 3}
 #: The temperature is kept above this: below it one pair decides everything.
 COLDEST = 0.01
+#: Steps in a row that fp16's scaler may leave out while it looks for a scale: 65536 halved so often is below 0.01.
+MOST_SKIPPED = 25
 #: Clips named where a batch went wrong.
 _NAMED = 8
 
@@ -56,7 +58,8 @@ class Report:
     """How a run ended.
 
     ``spared``: pairs that were not counted as negatives, as they say the same. ``problems``, by kind: what was left out
-    of the data. ``kept_out``: unlabelled sounds that are clips of a split which isn't learnt from.
+    of the data. ``kept_out``: unlabelled sounds that are clips of a split which isn't learnt from. ``steps_skipped``:
+    those that taught nothing, as fp16 had no numbers for their gradients.
     """
 
     out: str
@@ -69,6 +72,7 @@ class Report:
     problems: dict[str, int] = field(default_factory=dict)
     kept_out: int = 0
     spared: int = 0
+    steps_skipped: int = 0
     clips_per_s: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
     interrupted: bool = False
@@ -87,7 +91,7 @@ def finetune(
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
     stop_after: int | None = None,
 ) -> Report:
-    """Run ``settings`` in the folder ``out``, from its checkpoint if there is one, to the end or to Ctrl-C.
+    """Run ``settings`` in the folder ``out``, from its checkpoint if there is one, to the end, Ctrl-C or SIGTERM.
 
     Args:
         settings: What to do.
@@ -117,6 +121,12 @@ class _Run:
         self.folder = RunFolder(out)
         torch.manual_seed(settings.seed)
         composes = self.method == "composed"
+        if composes and "a2t" not in settings.learn and source.compose is None:
+            raise TrainingError(
+                f"learn = {list(settings.learn)}, and a base without an a2t module",
+                "one that has learnt, as composed texts are read with it",
+                "learn a2t too, or take a base that has one",
+            )
         self.towers = Towers(source, composes=composes, patch_dropout=settings.patch_dropout, dropout=settings.dropout)
         self.towers.to(self.accelerator.device)
         self.log_temperature = nn.Parameter(
@@ -128,6 +138,10 @@ class _Run:
         self.accelerator.wait_for_everyone()
         self.resumes = self.resumes or (not self.accelerator.is_main_process and self.folder.last.is_file())
         self._read(settings, cache)
+        if self.accelerator.is_main_process:
+            self.folder.note(BATCH_USED, self.batch)
+        self._before: Batch | None = None
+        self._skipped_in_a_row = 0
 
     def _freeze(self) -> None:
         """Only the parts that ``learn`` names change."""
@@ -151,8 +165,10 @@ class _Run:
         labelled, unlabelled = self.clips.labelled, self.clips.unlabelled if self.method == "composed" else None
         batch = settings.batch or self._even_batch(waveforms, labelled, unlabelled)
         part = max(1, batch // self.accelerator.num_processes)
-        self.labelled = self._loader(labelled, part, settings.seed, cache)
-        self.unlabelled = None if unlabelled is None else self._loader(unlabelled, part, settings.seed + 1, cache)
+        self.labelled = self._loader(labelled, part, settings.seed, cache, "clips with captions")
+        self.unlabelled = None
+        if unlabelled is not None:
+            self.unlabelled = self._loader(unlabelled, part, settings.seed + 1, cache, "sounds without captions")
         self.batch = part * self.accelerator.num_processes
         if self.batch < FEWEST[self.method]:
             raise TrainingError(
@@ -162,7 +178,8 @@ class _Run:
             )
         self.validation: Validation | None = None
         if asked := self.clips.validation:
-            self.validation = Validation(self._loader(asked, 16, 0, cache, train=False), asked)
+            loader = self._loader(asked, 16, 0, cache, f"clips of the split {settings.held_out}", train=False)
+            self.validation = Validation(loader, asked, settings.held_out)
 
     def _read_languages(self, settings: Settings, cache: Path) -> None:
         """Which languages come along, and translations where captions lack them."""
@@ -185,7 +202,9 @@ class _Run:
         most = max(1, min(BATCH, *heard))
         return heard[0] // -(-heard[0] // most) if heard[0] else 1
 
-    def _loader(self, examples: Sequence[Example], batch: int, seed: int, cache: Path, train: bool = True) -> Loader:
+    def _loader(
+        self, examples: Sequence[Example], batch: int, seed: int, cache: Path, called: str, train: bool = True
+    ) -> Loader:
         """``batch`` rows of this process's; in evaluation every process hears all."""
         audio = self.towers.source.audio
         assert audio is not None
@@ -201,6 +220,7 @@ class _Run:
             rank=self.accelerator.process_index if train else 0,
             world=self.accelerator.num_processes if train else 1,
             train=train,
+            called=called,
             on_progress=self._progress,
         )
 
@@ -229,8 +249,11 @@ class _Run:
                 ended = agreed(stopped.is_set(), self.accelerator) or step == last
                 if step % LOG_EVERY == 0 or ended:
                     curve.add({"step": step, "rate": settings.rate * plan.rate_at(step), **losses})
-                late = step % len(self.labelled) == 0 and time.monotonic() - saved > WORTH_SAVING_S
+                late = step % len(self.labelled) == 0 and agreed(
+                    time.monotonic() - saved > WORTH_SAVING_S, self.accelerator
+                )
                 if due := step % settings.save_every == 0 or late or ended:
+                    self._require_useful(step, batch, others)
                     self._save(step, report)
                     saved = time.monotonic()
                 if self.validation is not None and self._asks(step, steps):
@@ -278,6 +301,28 @@ class _Run:
         accelerator = self.accelerator
         torch.manual_seed(_seed(self.settings.seed, step, accelerator.process_index))
         self._train_mode()
+        whole, losses = self._compared(step, batch, others)
+        values = self._finite(step, batch, others, {name: float(loss.detach()) for name, loss in losses.items()})
+        report.spared += sum(one.pairs.spared for one in whole.values())
+        self.optimiser.zero_grad(set_to_none=True)
+        accelerator.backward(losses["total"])
+        every = [*self.old, *self.fresh]
+        sum_gradients(every, [p for p in (self.log_temperature,) if p.requires_grad], accelerator)
+        norm = accelerator.clip_grad_norm_(every, self.settings.clip)
+        if (
+            accelerator.scaler is None and norm is not None
+        ):  # a scaler leaves such a step out, and tries a smaller scale
+            self._finite(step, batch, others, {**values, "gradient": float(norm)})
+        self.optimiser.step()
+        self._count_skipped(step, batch, others, report)
+        if not self._are_finite(every):
+            raise self._diverged(step, batch, others, {**values, "weights": math.nan})
+        self._before = batch
+        return {name: round(value, 6) for name, value in values.items()}
+
+    def _compared(self, step: int, batch: Batch, others: Batch | None) -> tuple[dict[str, Contrast], dict[str, Tensor]]:
+        """What a batch is compared by, of all processes, and its losses."""
+        accelerator = self.accelerator
         told = self._told(batch, step // len(self.labelled))
         heard = None if others is None else Heard(self._on_device(others), others.contents)
         partners = partners_of(told, accelerator) if self.method == "concatenate" else None
@@ -289,20 +334,35 @@ class _Run:
             )
         whole = {name: gathered(_exact(one), accelerator) for name, one in found.items()}
         temperature = self.log_temperature.exp().clamp(min=COLDEST)
-        losses = losses_of(whole, temperature)
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        return whole, losses_of(whole, temperature)
+
+    def _finite(self, step: int, batch: Batch, others: Batch | None, values: dict[str, float]) -> dict[str, float]:
+        """``values``, if they are numbers. Raises ``TrainingError``."""
         if not all(map(math.isfinite, values.values())):
             raise self._diverged(step, batch, others, values)
-        report.spared += sum(one.pairs.spared for one in whole.values())
-        self.optimiser.zero_grad(set_to_none=True)
-        accelerator.backward(losses["total"])
-        every = [*self.old, *self.fresh]
-        sum_gradients(every, [p for p in (self.log_temperature,) if p.requires_grad], accelerator)
-        norm = accelerator.clip_grad_norm_(every, self.settings.clip)
-        if self.settings.precision != "fp16" and norm is not None and not math.isfinite(float(norm)):
-            raise self._diverged(step, batch, others, {**values, "gradient": float(norm)})
-        self.optimiser.step()
-        return {name: round(value, 6) for name, value in values.items()}
+        return values
+
+    def _are_finite(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether these, and the running means of the towers, are numbers throughout."""
+        means = (one for one in self.towers.buffers() if one.is_floating_point())
+        return bool(torch.stack([torch.isfinite(one.detach()).all() for one in (*parameters, *means)]).all())
+
+    def _count_skipped(self, step: int, batch: Batch, others: Batch | None, report: Report) -> None:
+        skipped = bool(self.optimiser.step_was_skipped)
+        report.steps_skipped += skipped
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if self._skipped_in_a_row > MOST_SKIPPED:
+            raise self._diverged(step, batch, others, {"gradient at every scale of fp16": math.nan})
+
+    @torch.no_grad()
+    def _require_useful(self, step: int, batch: Batch, others: Batch | None) -> None:
+        """Ask the weights of now about the batch they come from, as a bundle of them would hear it.
+
+        Raises ``TrainingError`` where no loss comes of it: such weights take no good checkpoint's place.
+        """
+        self.towers.eval()
+        _, losses = self._compared(step - 1, batch, others)
+        self._finite(step - 1, batch, others, {name: float(loss) for name, loss in losses.items()})
 
     def _told(self, batch: Batch, epoch: int) -> Told:
         """The batch with the captions that this epoch drew for it."""
@@ -331,9 +391,11 @@ class _Run:
     def _diverged(self, step: int, batch: Batch, others: Batch | None, values: Mapping[str, float]) -> TrainingError:
         on = _named(batch) + (f", and without captions {_named(others)}" if others else "")
         told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self._before is not None and self._before is not batch:
+            on += f", after learning from {_named(self._before)}"
         kept = f"; the last good checkpoint is kept in {self.folder.folder}" if self.folder.last.is_file() else ""
         return TrainingError(
-            f"a loss or gradient that is no number at step {step + 1} ({told}), on {on}",
+            f"a loss, gradient or weight that is no number at step {step + 1} ({told}), on {on}",
             "finite ones",
             f"lower the rate, or look at these sounds{kept}",
         )
@@ -346,12 +408,14 @@ class _Run:
             {
                 "step": step,
                 "spared": report.spared,
+                "steps_skipped": report.steps_skipped,
                 "model": {name: value.cpu() for name, value in self.towers.state_dict().items()},
                 "log_temperature": self.log_temperature.detach().cpu(),
                 "optimiser": self.optimiser.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "labelled": self.labelled.state_dict(),
                 "unlabelled": None if self.unlabelled is None else self.unlabelled.state_dict(),
+                "validation": None if self.validation is None else self.validation.fingerprint,
             }
         )
 
@@ -366,11 +430,22 @@ class _Run:
         self.optimiser.load_state_dict(state["optimiser"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        self._require_same_validation(state.get("validation"))
         self.labelled.load_state_dict(state["labelled"])
         if self.unlabelled is not None:
             self.unlabelled.load_state_dict(state["unlabelled"])
         report.spared, report.steps = int(state["spared"]), int(state["step"])
+        report.steps_skipped = int(state.get("steps_skipped", 0))
         return report.steps
+
+    def _require_same_validation(self, there: str | None) -> None:
+        now = None if self.validation is None else self.validation.fingerprint
+        if there != now:
+            raise TrainingError(
+                f"other clips or captions on the split {self.settings.held_out} than the run began with",
+                "the same, so that one curve asks one question",
+                "go on with what the run began with, or give another --out",
+            )
 
     def _progress(self, told: str, done: int, total: int) -> None:
         if self.accelerator.is_main_process:
@@ -402,7 +477,7 @@ def _seed(*parts: int) -> int:
 
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """Ctrl-C asks for the end of the step, so that what is saved is whole; a second one ends at once."""
+    """Ctrl-C or SIGTERM asks for the end of the step, so that what is saved is whole; a second one ends at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -410,10 +485,14 @@ def _stoppable() -> Iterator[threading.Event]:
 
     def ask(*_: object) -> None:
         asked.set()
-        signal.signal(signal.SIGINT, before)
+        back()
 
-    before = signal.signal(signal.SIGINT, ask)
+    def back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -70,13 +71,15 @@ class Loader:
         variable: bool = False,
         hop_samples: int | None = None,
         pad: Pad = "repeat",
+        called: str = "clips",
         on_progress: OnProgress = no_progress,
     ) -> None:
         """``batch`` rows a process, of ``world`` processes of which this is number ``rank``.
 
         Fixed towers get rows of exactly ``window_samples``, shorter clips padded by ``pad``. With ``variable`` that is
         the most a row holds; clips of like length come together, and zeros fill up behind ``lengths``.
-        ``hop_samples`` (default: ``window_samples``) and ``pad`` are the bundle's.
+        ``hop_samples`` (default: ``window_samples``) and ``pad`` are the bundle's. ``called`` is what a message calls
+        the examples.
 
         Raises ``DataError`` where more than 1 % of the clips can't be heard, where a batch is larger than the data, and
         where the cache can't be written.
@@ -84,7 +87,7 @@ class Loader:
         self._waveforms = Waveforms(cache, sample_rate_hz)
         self._size, self._hop, self._pad = window_samples, hop_samples or window_samples, pad
         self._batch, self._rank, self._world = batch, rank, world
-        self._train, self._variable, self._seed = train, variable, seed
+        self._train, self._variable, self._seed, self._called = train, variable, seed, called
         self._epoch = self._position = 0
         self._clips: list[tuple[Example, Waveform]] = []
         self.skipped: list[tuple[Example, str]] = []
@@ -102,7 +105,7 @@ class Loader:
             named = "; ".join(f"{example.name}: {reason}" for example, reason in self.skipped[:_NAMED])
             more = f"; and {len(self.skipped) - _NAMED} more" if len(self.skipped) > _NAMED else ""
             raise DataError(
-                f"{len(self.skipped)} of {asked} clips that can't be heard ({named}{more})",
+                f"{len(self.skipped)} of {asked} {self._called} that can't be heard ({named}{more})",
                 f"at most {MOST_UNREADABLE:.0%}",
                 "`earshot train check` names them all",
             )
@@ -110,7 +113,7 @@ class Loader:
         if len(self._clips) < needed:
             processes = f" in each of {self._world} processes" if self._world > 1 else ""
             raise DataError(
-                f"a batch of {self._batch} clips{processes} from {len(self._clips)}",
+                f"a batch of {self._batch}{processes} from {len(self._clips)} {self._called}",
                 "a batch no larger than the data",
                 "give more clips, or a smaller batch",
             )
@@ -164,8 +167,17 @@ class Loader:
         self._go_to(int(state["epoch"]))
         self._position = int(state["position"])
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same for the same numbers to come, its data among them."""
+        return dict(self._known_as)
+
     def _fingerprint(self) -> dict[str, Any]:
-        """What must be the same for the same numbers to come."""
+        said = [
+            (example.id, *((caption.lang, caption.text) for caption in example.captions))
+            for example, _ in self._clips
+            if example.captions
+        ]
         clips = hashlib.sha256("".join(waveform.sha256 for _, waveform in self._clips).encode())
         return {
             "seed": self._seed,
@@ -177,6 +189,7 @@ class Loader:
             "hop_samples": self._hop,
             "sample_rate_hz": self._waveforms.sample_rate_hz,
             "clips": clips.hexdigest()[:16],
+            "captions": hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16],
         }
 
     def _planned(self) -> list[list[_Row]]:

@@ -43,14 +43,37 @@ class RunFolder:
         path = self.folder / RUN
         told = {"format": FORMAT, "settings": settings.to_dict(), **facts}
         if path.is_file() and self.last.is_file():
-            self._require_same(json.loads(path.read_text(encoding="utf-8")), told)
+            self._require_same(self._read(), told)
             return True
         if self.folder.is_dir() and any(self.folder.iterdir()) and not path.is_file():
             raise TrainingError(f"{self.folder}, which holds other things", "a new folder, or a run's", "choose --out")
+        self._write(told)
+        return False
+
+    def note(self, name: str, value: Any) -> None:
+        """Write down what the run has found out. Raises ``TrainingError``."""
+        told = self._read()
+        if told.get(name) != value:
+            self._write({**told, name: value})
+
+    def _read(self) -> dict[str, Any]:
+        path = self.folder / RUN
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(told, dict) or not isinstance(told.get("settings"), dict):
+                raise TypeError("no settings in it")
+        except (OSError, ValueError, TypeError) as error:
+            raise TrainingError(
+                f"{path}, which can't be read ({error})",
+                "what the run was told",
+                f"put it back; or remove {self.folder}, and the run begins anew",
+            ) from error
+        return told
+
+    def _write(self, told: Mapping[str, Any]) -> None:
         text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
         with self.writing():
-            write_atomic(path, lambda draft: draft.write_text(text, "utf-8"))
-        return False
+            write_atomic(self.folder / RUN, lambda draft: draft.write_text(text, "utf-8"))
 
     @contextmanager
     def writing(self) -> Iterator[None]:

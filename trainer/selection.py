@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.examples import DEFAULT_SPLIT, Dataset, Example
 from trainer.manifest import read_data
-from trainer.settings import Settings, TrainingError
+from trainer.settings import HELD_OUT, Settings, TrainingError
 from trainer.waveforms import OnProgress, Waveforms
 
 LEAKED = "one clip on two splits"
@@ -37,6 +37,15 @@ def select(settings: Settings, waveforms: Waveforms, on_progress: OnProgress) ->
     """
     data = read_data(Path(settings.data).expanduser())
     splits = _learnt_splits(data, settings.held_out)
+    if settings.held_out in splits:
+        raise TrainingError(f"held_out = {settings.held_out!r}", "a split that is not learnt from", "name another")
+    there = {example.split for example in data.examples}
+    if settings.held_out not in {HELD_OUT, *there}:
+        raise TrainingError(
+            f"no clip on the split {settings.held_out} of {settings.data}",
+            f"one of those there: {', '.join(sorted(there))}",
+            "give one as --held-out",
+        )
     others = None
     if settings.method == "composed":
         others = read_data(Path(str(settings.unlabelled)).expanduser())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ PARTS = ("audio", "text", "a2t")
 PRECISIONS = ("no", "bf16", "fp16")
 #: How often each language comes along (language-enhancement seed, section 4.5).
 LE_RATIO = 0.1
+#: The split asked by default, where there is one of that name.
+HELD_OUT = "val"
 #: The seed's batch (composed-text, section 4.2); a smaller data set is one batch.
 BATCH = 256
 
@@ -49,7 +52,7 @@ class Settings:
     data: str
     base: str = "starter"
     unlabelled: str | None = None
-    held_out: str = "val"
+    held_out: str = HELD_OUT
     method: str = "finetune"
     epochs: int = 30
     batch: int | None = None
@@ -77,8 +80,11 @@ class Settings:
         self._check("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._check("learn", bool(self.learn) and set(self.learn) <= set(PARTS), f"some of {', '.join(PARTS)}")
         self._check("batch", self.batch is None or self.batch >= 2, "two clips or more, to tell apart")
-        for name in ("epochs", "save_every", "rate", "a2t_rate", "clip", "temperature"):
-            self._check(name, getattr(self, name) > 0, "a positive number")
+        self._check("seed", self.seed >= 0, "a number from 0")
+        for name in ("epochs", "save_every", "clip", "temperature"):
+            self._check(name, math.isfinite(getattr(self, name)) and getattr(self, name) > 0, "a positive number")
+        for name in ("rate", "a2t_rate"):  # Adam moves every weight by about this much a step
+            self._check(name, 0 < getattr(self, name) <= 1, "a positive number, 1 at most")
         for name in ("warmup", "le_ratio", "dropout", "patch_dropout"):
             self._check(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
         if not self.languages:
@@ -86,6 +92,10 @@ class Settings:
             self._check("le_ratio", self.le_ratio == LE_RATIO, "--languages that it is the chance of")
         if self.method == "composed" and not self.unlabelled:
             raise TrainingError("method composed without unlabelled sounds", "a folder of them", "give --unlabelled")
+        if self.method != "composed" and self.unlabelled:
+            raise TrainingError(
+                f"unlabelled sounds, which the method {self.method} does not hear", "composed", "give --method composed"
+            )
 
     def _check(self, name: str, good: bool, expected: str) -> None:
         if not good:

@@ -28,7 +28,9 @@ class Towers(nn.Module):
     def __init__(
         self, source: Source, *, composes: bool = False, patch_dropout: float = 0.0, dropout: float = DROPOUT
     ) -> None:
-        """``composes``: with an a2t module, and its ``dropout``. ``patch_dropout``: share of time and of frequency.
+        """``composes``: with an a2t module, that of the source where it has one, and its ``dropout``.
+
+        ``patch_dropout``: share of time and of frequency.
 
         Raises ``SourceError`` for a source without both towers.
         """
@@ -38,7 +40,7 @@ class Towers(nn.Module):
         self.source = source
         self.audio: nn.Module = source.audio.module
         self.text: nn.Module = source.text.module
-        self.a2t = A2t(source.dim, self.token_dim, dropout) if composes else None
+        self.a2t = _a2t(source, self.token_dim, dropout) if composes else None
         self.dim, self.sample_rate_hz = source.dim, source.audio.sample_rate_hz
         self.window_samples = source.audio.window_samples
         self._part, self._tokenizer = source.text, Tokenizer.from_str(source.text.tokenizer.to_str())
@@ -90,3 +92,13 @@ class Towers(nn.Module):
         if self.a2t is None:
             raise ValueError("found towers without an a2t module, expected Towers(…, composes=True)")
         return ComposedText(self.reader, self.a2t)(*self.tokens(texts), sounds)
+
+
+def _a2t(source: Source, token_dim: int, dropout: float) -> A2t:
+    """A module with what that of the source has learnt, or one that knows nothing."""
+    if not isinstance(source.compose, ComposedText):
+        return A2t(source.dim, token_dim, dropout)
+    learnt = source.compose.a2t
+    found = A2t(source.dim, token_dim, dropout, hidden=learnt.layers[0].out_features)
+    found.load_state_dict(learnt.state_dict())
+    return found

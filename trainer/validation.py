@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,9 +23,14 @@ BATCH = 64
 class Validation:
     """R@1 both ways: a clip is the mean of its windows, any of its captions is right."""
 
-    def __init__(self, loader: Loader, examples: Sequence[Example]) -> None:
-        """``loader`` gives the windows of ``examples``."""
-        self._loader, self._examples = loader, examples
+    def __init__(self, loader: Loader, examples: Sequence[Example], split: str) -> None:
+        """``loader`` gives the windows of ``examples``, which are the clips of ``split``."""
+        self._loader, self._examples, self._split = loader, examples, split
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same clips and captions."""
+        return json.dumps([self._split, self._loader.fingerprint], sort_keys=True)
 
     @torch.inference_mode()
     def ask(self, towers: Towers, device: torch.device) -> dict[str, float]:
@@ -40,8 +46,8 @@ class Validation:
         scores = (sounds @ self._encoded(towers, clips).T).float().cpu().numpy()
         right = owner[None] == np.arange(len(clips))[:, None]
         return {
-            "val text-to-audio R@1": float(hits_at(scores.T, right.T, 1).mean()),
-            "val audio-to-text R@1": float(hits_at(scores, right, 1).mean()),
+            f"{self._split} text-to-audio R@1": float(hits_at(scores.T, right.T, 1).mean()),
+            f"{self._split} audio-to-text R@1": float(hits_at(scores, right, 1).mean()),
         }
 
     def _encoded(self, towers: Towers, clips: Sequence[Example]) -> Tensor:

@@ -59,7 +59,7 @@ Run = Callable[..., Report]
 def run(place: Path, tmp_path: Path) -> Run:
     def run(out: str = "run", stop_after: int | None = None, told_of: set[str] | None = None, **given: Any) -> Report:
         told = {"base": str(place / "base"), "data": str(place / "data.jsonl"), "epochs": 3, "batch": 4, "rate": 1e-3}
-        told |= {"unlabelled": str(place / "others")}
+        told |= {"unlabelled": str(place / "others")} if given.get("method") == "composed" else {}
         return finetune(
             Settings(**told | given),
             tmp_path / out,
@@ -79,7 +79,9 @@ def taught(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         finetuning,
         "contrasts",
-        lambda towers, method, told, *a, **k: texts.extend(told.texts) or contrasts(towers, method, told, *a, **k),
+        lambda towers, method, told, *a, **k: (
+            (torch.is_grad_enabled() and texts.extend(told.texts)) or contrasts(towers, method, told, *a, **k)
+        ),
     )
     return texts
 
@@ -115,14 +117,13 @@ def test_what_is_learnt_fits_better(run: Run, tmp_path: Path) -> None:
 
 
 def test_only_the_named_parts_learn(run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def seen(towers: Any) -> tuple[bool, ...]:
-        return towers.audio.training, towers.text.training, towers.a2t.training
+    def seen(towers: Any) -> None:
+        if torch.is_grad_enabled():
+            modes.append((towers.audio.training, towers.text.training, towers.a2t.training))
 
     modes: list[tuple[bool, ...]] = []
     contrasts = finetuning.contrasts
-    monkeypatch.setattr(
-        finetuning, "contrasts", lambda towers, *a, **k: modes.append(seen(towers)) or contrasts(towers, *a, **k)
-    )
+    monkeypatch.setattr(finetuning, "contrasts", lambda towers, *a, **k: seen(towers) or contrasts(towers, *a, **k))
     report = run(method="composed", learn=("a2t",))
     assert modes == [(False, False, True)] * 6
     assert report.losses.keys() == {"total", "a2t", "composed"}  # no tower would learn from captions alone
@@ -212,6 +213,13 @@ def test_what_lacks_a_language_is_translated_for_a_run(
     assert '"lang": "spa", "translation": "model wind"' in (place / "cache" / "translations.jsonl").read_text()
 
 
+def test_a_split_that_is_learnt_from_or_not_there_is_not_held_out(run: Run) -> None:
+    with pytest.raises(TrainingError, match=r"held_out = 'train'.*not learnt from"):
+        run(held_out="train")
+    with pytest.raises(TrainingError, match=r"no clip on the split vall.*train, val"):
+        run(held_out="vall")
+
+
 def test_half_precision_stays_finite(run: Run) -> None:
     found, exact = run("half", precision="bf16", epochs=1).losses, run("whole", epochs=1).losses
     assert found["total"] == pytest.approx(exact["total"], rel=0.2)
@@ -225,6 +233,44 @@ def test_other_settings_are_refused_with_what_differs(run: Run) -> None:
     run(stop_after=1)
     with pytest.raises(TrainingError, match=r"rate: 0\.001 there, 0\.002 now; seed: 1 there, 5 now"):
         run(rate=0.002, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"captions": ["another"]}, "a state with captions"),
+        ({"captions": ["far bell"]}, "a state with captions"),  # without the language that it had
+        ({"split": "val"}, "a state with clips"),
+    ],
+)
+def test_other_captions_are_refused(run: Run, place: Path, changed: dict[str, Any], said: str) -> None:
+    rows = [json.loads(line) for line in (place / "data.jsonl").read_text().splitlines()]
+    data = str(write_lines(place / "changing.jsonl", rows))
+    run(data=data, stop_after=1)
+    write_lines(place / "changing.jsonl", [*rows[:7], rows[7] | changed, *rows[8:]])
+    with pytest.raises(EarshotError, match=said if "split" not in changed else "on the split val than the run began"):
+        run(data=data)
+    write_lines(place / "changing.jsonl", [*rows[:8], rows[8] | {"captions": ["wind"]}])
+    with pytest.raises(TrainingError, match="on the split val than the run began with"):
+        run(data=data)
+    write_lines(place / "changing.jsonl", rows)
+    assert run(data=data).steps == 6
+
+
+def test_composed_texts_need_a_module_that_learns_or_has_learnt(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="a base without an a2t module"):
+        run(method="composed", learn=("audio", "text"))
+    run("first", method="composed", epochs=1)
+    learnt = weights(tmp_path / "first")["a2t.layers.0.weight"]
+    run("second", base=str(tmp_path / "first"), method="composed", learn=("audio", "text"), epochs=1)
+    assert torch.equal(weights(tmp_path / "second")["a2t.layers.0.weight"], learnt)
+
+
+def test_the_batch_that_was_chosen_is_written_down(run: Run, tmp_path: Path) -> None:
+    run(batch=None, stop_after=1)
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (told["settings"]["batch"], told["batch_used"]) == (None, 8)
+    assert run(batch=None).steps == 3  # and is no other setting
 
 
 def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_checkpoint(
@@ -255,6 +301,79 @@ def test_a_gradient_that_is_no_number_changes_nothing(
     with pytest.raises(TrainingError, match=r"step 3 \(.*gradient (nan|inf).*\d\.wav"):
         run()
     assert (tmp_path / "run" / "last.pt").read_bytes() == kept
+
+
+def ruining(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    """Let the third step leave ``value`` in all weights of the text tower."""
+    step, taken = torch.optim.Adam.step, [0]
+
+    def ruin(self: Any, *args: Any, **given: Any) -> Any:
+        found = step(self, *args, **given)
+        taken[0] += 1
+        if taken[0] == 3:
+            with torch.no_grad():
+                for parameter in self.param_groups[0]["params"]:
+                    parameter.fill_(value)
+        return found
+
+    monkeypatch.setattr(torch.optim.Adam, "step", ruin)
+
+
+def test_weights_that_are_no_numbers_are_said_at_once_and_not_saved(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ruining(monkeypatch, math.inf)
+    with pytest.raises(TrainingError, match=r"step 3 \(.*weights nan.*\d\.wav.*last good checkpoint"):
+        run(save_every=1)
+    assert RunFolder(tmp_path / "run").load()["step"] == 2
+    assert all(bool(torch.isfinite(one).all()) for one in weights(tmp_path / "run").values())
+
+
+@pytest.mark.parametrize("save_every", [1, 2])
+def test_weights_that_give_no_loss_are_not_saved(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every: int
+) -> None:
+    ruining(monkeypatch, 3e38)  # a number, of which the next product is none
+    after = r"step 3 \(.*nan" if save_every == 1 else r"step 4 \(.*nan.*after learning from .*\d\.wav"
+    with pytest.raises(TrainingError, match=after):
+        run(save_every=save_every)
+    assert RunFolder(tmp_path / "run").load()["step"] == 2
+
+
+def test_the_last_step_too_is_tried_before_it_is_saved(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(stop_after=2)
+    kept = (tmp_path / "run" / "last.pt").read_bytes()
+    ruining(monkeypatch, 3e38)
+    run("warm", stop_after=2)  # two of the three steps
+    with pytest.raises(TrainingError, match=r"step 3 \(.*nan.*\d\.wav"):
+        run(stop_after=3)
+    assert (tmp_path / "run" / "last.pt").read_bytes() == kept
+
+
+def test_without_a_scaler_half_precision_too_stops_at_a_gradient_that_is_no_number(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward = finetuning.Accelerator.backward
+    monkeypatch.setattr(
+        finetuning.Accelerator, "backward", lambda self, loss: backward(self, loss * torch.tensor(math.inf))
+    )
+    with pytest.raises(TrainingError, match=r"step 1 \(.*gradient (nan|inf)"):
+        run(precision="fp16")
+
+
+def test_steps_that_a_scaler_leaves_out_are_counted_and_too_many_in_a_row_end_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skips = iter([True, False, True, True, False, True])
+    monkeypatch.setattr(
+        "accelerate.optimizer.AcceleratedOptimizer.step_was_skipped", property(lambda _: next(skips, True))
+    )
+    monkeypatch.setattr(finetuning, "MOST_SKIPPED", 2)
+    assert run().steps_skipped == 4
+    with pytest.raises(TrainingError, match=r"step 3 \(.*every scale of fp16"):
+        run("other")
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,24 +412,31 @@ def test_a_run_killed_while_saving_goes_on_from_the_checkpoint_before(run: Run, 
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_ctrl_c_saves_and_ends(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_sigterm_saves_and_ends(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: signal.Signals
+) -> None:
+    before = signal.getsignal(asked)
     step = finetuning._Run._step
 
     def interrupted(self: Any, number: int, *args: Any) -> dict[str, float]:
         if number == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), asked)
         return step(self, number, *args)
 
     monkeypatch.setattr(finetuning._Run, "_step", interrupted)
     report = run()
     assert report.interrupted
+    assert signal.getsignal(asked) == before
     assert report.steps == RunFolder(tmp_path / "run").load()["step"] == 2
     monkeypatch.undo()
     assert run().steps == 6
 
 
 def test_a_batch_larger_than_the_data_is_refused(run: Run) -> None:
-    with pytest.raises(EarshotError, match=r"a batch of 9 clips from 8.*a smaller batch"):
+    with pytest.raises(EarshotError, match=r"a batch of 7 from 6 sounds without captions"):
+        run("other", batch=7, method="composed")
+    with pytest.raises(EarshotError, match=r"a batch of 9 from 8 clips with captions.*a smaller batch"):
         run(batch=9)
 
 
@@ -339,7 +465,7 @@ def test_what_is_wrong_with_the_clips_asked_about_is_said_before_anything_is_tra
     rows = (place / "data.jsonl").read_text().splitlines()
     gone = {"audio": "gone.wav", "captions": ["wind"], "split": "val"}
     data = write_lines(place / "gone.jsonl", [*rows, gone])
-    with pytest.raises(EarshotError, match=r"1 of 2 clips that can't be heard.*gone\.wav"):
+    with pytest.raises(EarshotError, match=r"1 of 2 clips of the split val that can't be heard.*gone\.wav"):
         run(data=str(data))
     assert not (tmp_path / "run" / "last.pt").exists()
     assert run(stop_after=1).steps == 1  # with other data, in the same folder: nothing had been learnt
@@ -438,9 +564,12 @@ def test_where_no_split_is_called_train_one_is_held_out(run: Run, place: Path, t
     data = str(write_lines(place / "folds.jsonl", rows))
     with pytest.raises(TrainingError, match=r"no split train.*fold1, fold2, fold3.*--held-out"):
         run(data=data)
+    with pytest.raises(TrainingError, match=r"no split train.*fold4.*fold1, fold2, fold3"):
+        run(data=data, held_out="fold4")
     report = run(data=data, held_out="fold3", batch=6, epochs=1)
+    assert "fold3 audio-to-text R@1" in (tmp_path / "run" / "curve.svg").read_text()
     assert report.clips == 6
-    assert "val text-to-audio R@1" in (tmp_path / "run" / "curve.jsonl").read_text()
+    assert "fold3 text-to-audio R@1" in (tmp_path / "run" / "curve.jsonl").read_text()
 
 
 @pytest.mark.parametrize("asked", ["deu", "all"])

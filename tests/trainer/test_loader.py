@@ -207,7 +207,7 @@ def test_a_state_of_other_data_is_refused(load, clips):
 
 
 def test_a_batch_larger_than_the_data_is_refused(load):
-    with pytest.raises(DataError, match="a batch of 12 clips from 11"):
+    with pytest.raises(DataError, match="a batch of 12 from 11 clips"):
         load(batch=12)
     with pytest.raises(DataError, match="in each of 2 processes"):
         load(batch=6, world=2)

@@ -74,6 +74,16 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monk
     assert done == ["flush last.pt.draft", "rename last.pt.draft", "flush run"]
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"settings": 3}', b"\xff"])
+def test_a_damaged_list_of_settings_is_said(tmp_path: Path, text: str | bytes) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin(Settings(data="a"), {})
+    folder.save({"step": 1})
+    (tmp_path / "run.json").write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(TrainingError, match=r"run\.json, which can't be read.*begins anew"):
+        folder.begin(Settings(data="a"), {})
+
+
 def test_what_was_never_trained_may_be_told_otherwise(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     assert not folder.begin(Settings(data="a"), {})

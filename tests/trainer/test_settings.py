@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def test_the_papers_values_are_the_defaults() -> None:
         ({"data": "x", "method": "composed"}, "--unlabelled"),
         ({"data": "x", "learn": ["head"]}, "some of audio, text, a2t"),
         ({"data": "x", "captions": "two"}, "one or all"),
+        ({"data": "x", "rate": math.inf}, "1 at most"),
+        ({"data": "x", "rate": math.nan}, "1 at most"),
+        ({"data": "x", "a2t_rate": 1e30}, "1 at most"),
+        ({"data": "x", "clip": math.inf}, "positive"),
+        ({"data": "x", "temperature": math.inf}, "positive"),
+        ({"data": "x", "warmup": math.nan}, "a share"),
+        ({"data": "x", "seed": -1}, "a number from 0"),
+        ({"data": "x", "unlabelled": "y"}, "give --method composed"),
         ({"data": "x", "precision": "int8"}, "one of no, bf16, fp16"),
     ],
 )
