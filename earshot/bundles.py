@@ -106,6 +106,10 @@ def _make(
         show.print_json({**manifest, "folder": str(folder)})
         return
     registered = folder.parent == bundles_folder()
+    if "refused" in manifest:
+        said = "not checked: its towers are collapsed, the engine refuses it"
+        show.say(f"{manifest['space_id']}, {manifest['precision']}, {said}: {folder}", style="yellow")
+        return
     show.say(f"{manifest['space_id']}, {manifest['precision']}, checked: {folder}")
     if left := manifest.get("left_behind"):
         show.remark(f"left behind: {left}; `earshot remember` gives a library its own", style="yellow")

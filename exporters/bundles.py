@@ -9,11 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from engine.bundle import Bundle, known_bundles, open_bundle, read_manifest
+from engine.bundle import STARTER, Bundle, known_bundles, open_bundle, read_manifest
+from engine.errors import BundleError, ManifestError
 from exporters import finetuned
 from exporters.base import load_base
 from exporters.errors import SourceError
-from exporters.export import export_bundle
+from exporters.export import export_bundle, require_place
 from exporters.extend import export_a2t
 from exporters.gate import GateError, LabelledSet, ask, judge, read_set
 from exporters.hub import fetch, is_hub_name
@@ -46,6 +47,8 @@ def make_bundle(
     Raises ``SourceError``, ``ParityError``, ``CollapsedError``, ``GateError``, ``BundleError``.
     """
     kind = check_precision(precision)
+    if out is not None:
+        require_place(out)
     labelled = None if gate is None else read_set(gate)
     path = Path(source).expanduser()
     if not path.exists():
@@ -60,14 +63,36 @@ def make_bundle(
     if finetuned.reads(path, {}) and finetuned.learnt_a2t_alone(path):
         _require_plain(path, precision, gate)
         called = legible(called)
-        return (folder := out or bundles / called), export_a2t(path, folder)
+        _, base = finetuned.read_run(path)
+        folder = out or bundles / called
+        _require_own_name(folder, bundles, path, base.space_id, replaces=out is not None)
+        return folder, export_a2t(path, folder)
     is_bundle = (path / "manifest.json").is_file()
     if is_bundle and kind == "fp32":
         raise SourceError(f"{path}, a bundle already", "another precision for it", "--precision int8 or fp16")
     loaded = again(path) if is_bundle else load_source(path, legible(called))
     folder = out or bundles / (loaded.name + ("" if kind == "fp32" else f"-{kind}"))
+    _require_own_name(folder, bundles, path, loaded.space_id, replaces=out is not None)
     measured = None if labelled is None else _measured(loaded, labelled, kind, path if is_bundle else None, on_step)
     return folder, export_bundle(loaded, folder, kind, allow_collapsed=allow_collapsed, gate=measured, on_step=on_step)
+
+
+def _require_own_name(folder: Path, bundles: Path, path: Path, space_id: str, replaces: bool) -> None:
+    """Raise ``BundleError`` where a bundle would take the starter's name, or, unless it ``replaces``, another's."""
+    if folder.name == STARTER and folder.resolve().parent == bundles.resolve():
+        raise BundleError(
+            f"{path} under the name {STARTER}", "another: that one comes with earshot", "name a folder by --out"
+        )
+    try:
+        there = None if replaces else read_manifest(folder / "manifest.json").space_id
+    except ManifestError:  # nothing, or what is of no use
+        there = None
+    if there not in (None, space_id):
+        raise BundleError(
+            f"{folder}, which holds {there}, in the way of {space_id} from {path}",
+            "a name of its own for each",
+            f"name another folder by --out, or earshot bundle remove {folder.name}",
+        )
 
 
 def again(folder: Path) -> Source:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
+from earshot.bundles import export
 from engine.audio import open_clip
 from engine.bundle import open_bundle
 from engine.encoders import OnnxEncoders
@@ -117,6 +118,17 @@ def test_pull_registers_what_can_then_be_listed_verified_and_removed(shell: Shel
 def test_what_is_refused(shell: Shell, arguments: tuple[str, ...], message: str) -> None:
     (shell.home / "empty").mkdir()
     assert message in shell.run("bundle", *arguments, status=1).stderr
+
+
+def test_a_bundle_that_the_engine_refuses_is_not_called_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    manifest = {"space_id": "same@0", "precision": "fp32", "refused": "a collapsed text tower"}
+    monkeypatch.setattr("exporters.bundles.make_bundle", lambda *_, **__: (tmp_path / "b", manifest))
+    export("source", out=tmp_path / "b", allow_collapsed=True)
+    said = "".join(capfd.readouterr())
+    assert "fp32, not checked: its towers are collapsed, the engine refuses it: " in said
+    assert "--bundle" not in said
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(shell: Shell) -> None:
