@@ -85,7 +85,8 @@ class CaptionerPart:
     sound's vector first (``audio``: nothing, ``nearest``, ``projection``), with ``tau`` and ``renormalise``. ``sigma``
     is the noise that it learnt with. What is as near as ``silence`` or ``noise`` says to a vector in ``anchors``, by
     cosine, has no event. ``calibration``: from the cosine of a sound and its caption to the chance that the caption is
-    right; default: the curve for words, which believes too much of the best of many sentences.
+    right; default: the curve for words, which believes too much of the best of many sentences. ``nearest``: the same
+    for the nearest caption remembered, told word for word.
     """
 
     prefix: str
@@ -106,6 +107,7 @@ class CaptionerPart:
     silence: float
     noise: float
     calibration: Calibration | None
+    nearest: Calibration | None = None
 
 
 ConvSearch: TypeAlias = Literal["HEURISTIC", "DEFAULT", "EXHAUSTIVE"]
@@ -383,10 +385,11 @@ def _captioner(reader: _Reader | None) -> CaptionerPart | None:
     values |= {key: reader.positive(key, int) for key in ("max_tokens", "beams")}
     values |= {key: reader.get(key, bool) for key in ("renormalise", "rerank")}
     values |= {key: reader.finite(key) for key in ("length_penalty", "sigma", "silence", "noise")}
-    curve = reader.section("calibration")
+    curve, nearest = reader.section("calibration"), reader.section("nearest")
     return CaptionerPart(
         **values,
         calibration=None if curve is None else _calibration(curve),
+        nearest=None if nearest is None else _calibration(nearest),
         space_id=reader.get("space_id", str),
         languages=reader.texts("languages"),
         no_repeat=reader.get("no_repeat", int),

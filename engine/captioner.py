@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ from engine.types import Caption, Device, FloatArray, Remembered, Strategy
 #: Windows that are put into words at once.
 BATCH = 16
 #: All of a memory is projected upon up to this many captions; of a larger one the ``NEAREST``, with a bound.
-MOST_EXACT, NEAREST = 100_000, 1024
+MOST_EXACT, NEAREST = 100_000, 256
 #: How far a candidate's log-probability may move on another machine.
 GOLDEN_TOLERANCE = 0.05
 #: Of captions that are not read whole, so many tell whether they are still the same ones.
@@ -90,7 +90,8 @@ class Captioner:
         """Open the graphs.
 
         Raises ``BundleError`` for a bundle without them or with those of another space, ``QueryError`` for a language
-        that it doesn't speak, for tau or beams that are not positive, and where nothing is remembered to project onto.
+        that it doesn't speak, a strategy that is none, tau or beams that are not positive, and where nothing is
+        remembered to project onto.
         """
         self._bundle, self._part = bundle, (part := _part(bundle))
         self.space_id, self._dim = bundle.manifest.space_id, bundle.manifest.dim
@@ -99,6 +100,8 @@ class Captioner:
             raise QueryError(f"language {language!r}", f"one of {', '.join(part.languages)}", "choose one of these")
         if beams is not None and beams < 1:
             raise QueryError(f"{beams} beams", "a positive number", "1 is greedy, 5 the usual number")
+        if strategy is not None and strategy not in get_args(Strategy):
+            raise QueryError(f"strategy {strategy!r}", f"one of {', '.join(get_args(Strategy))}", "choose one of these")
         self.strategy: Strategy = strategy or part.strategy
         self.tau, self.beams = part.tau if tau is None else tau, part.beams if beams is None else beams
         require_tau(self.tau)
@@ -139,10 +142,12 @@ class Captioner:
         return list(self.captions(vectors))
 
     def captions(self, vectors: FloatArray) -> Iterator[Caption]:
-        """The same one by one, a batch in work at a time. Raises ``QueryError`` for vectors of another size."""
+        """The same one by one, a batch in work at a time. Raises ``QueryError`` for vectors of no sound."""
         vectors = np.asarray(vectors, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self._dim:
             raise QueryError(f"vectors {list(vectors.shape)}", f"[n, {self._dim}]", "use this bundle's own vectors")
+        if not np.isfinite(vectors).all():
+            raise QueryError("vectors with NaN or infinity", "unit vectors", "encode the sounds again")
         for first in range(0, len(vectors), BATCH):
             yield from self._batch(vectors[first : first + BATCH])
 
@@ -267,12 +272,16 @@ class RetrievalCaptioner:
         _require_same_space(*memory.said(_READ_AGAIN), encoders)
         self._encoders, self._memory, self._language = encoders, memory, language
         self._eventless = eventless_of(encoders)
+        bundle: Bundle | None = getattr(encoders, "bundle", None)
+        part = bundle.manifest.captioner if bundle is not None else None
+        self._curve = part.nearest if part is not None and part.space_id == encoders.space.space_id else None
 
     @cached_property
     def identity(self) -> str:
         """See ``Captioner.identity``."""
         space_id = self._encoders.space.space_id
-        how = (space_id, self._language, sorted(self._encoders.calibration.items()))
+        eventless = hashlib.sha256(self._eventless.noise.tobytes()).hexdigest()
+        how = (space_id, self._language, self._curve, sorted(self._encoders.calibration.items()), eventless)
         digest = _digest(how, self._memory.count(), self._memory.said(SAMPLED)[1])
         return f"{space_id.partition('@')[0]}-nearest#{digest}"
 
@@ -292,8 +301,9 @@ class RetrievalCaptioner:
         return _believed(best.text, best.score, self.curve(best.text), best.language, tuple(fitting[:EVIDENCE]))
 
     def curve(self, text: str) -> Calibration:
-        """See ``Captioner.curve``: that of words, which believes too much of the best of many sentences."""
-        return calibration_for(text, self._encoders.calibration)
+        """See ``Captioner.curve``. Where the bundle has none for this it is that of words, and no chance: it believes
+        too much of the best of many sentences."""
+        return self._curve or calibration_for(text, self._encoders.calibration)
 
 
 def _believed(text: str, cosine: float, curve: Calibration, language: str, evidence: tuple[Remembered, ...]) -> Caption:

@@ -6,6 +6,7 @@ into words, by a decoder or by the nearest caption, asks here first.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from zipfile import BadZipFile
 
@@ -15,6 +16,7 @@ from engine.bundle import Bundle
 from engine.encoders import AudioEncoder, Encoders
 from engine.errors import BundleError
 from engine.types import Caption, FloatArray, Space
+from engine.windows import pad_to
 
 #: What is said of sounds without an event: of silence, of noise.
 NO_EVENT = {
@@ -32,11 +34,19 @@ NEVER = 2.0
 #: Loudness of noise, as the deviation of its samples; the power of its colours falls with so many powers of frequency.
 _LEVELS = (0.02, 0.1, 0.3, 0.03, 0.2, 0.06) * 2
 _WHITE, _PINK, _BROWN = 0, 1, 2
+#: White noise of so many seconds fills a window by repeating, and then hums; of a file of a low rate, it ends at so
+#: many Hz. Real sounds are as near to some of these, so what is called noise is to be as near as ``_VERY_LIKE``.
+_SHORT_S = (0.01, 0.014, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5)
+_TOPS_HZ = (4000, 5500)
+_VERY_LIKE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Eventless:
-    """Vectors of ``silence`` and ``noise``, ``[m, dim]`` each; from which cosine with one on a sound is called so."""
+    """Vectors of ``silence`` and ``noise``, ``[m, dim]`` each; from which product with one on a sound is called so.
+
+    Those to which a sound is to be nearer than to the others are shorter than 1.
+    """
 
     silence: FloatArray
     noise: FloatArray
@@ -88,11 +98,11 @@ def anchors_in(bundle: Bundle, name: str) -> dict[str, FloatArray]:
         ) from error
 
 
-def heard_by(tower: AudioEncoder, space: Space) -> Eventless:
-    """What an audio tower makes of silence and of white, pink and brown noise.
+def heard_by(tower: AudioEncoder, space: Space, draws: int = 2) -> Eventless:
+    """What an audio tower makes of silence and of white, pink and brown noise; of white noise also short or muffled.
 
     A floor is the least likeness between cuts of one kind, less a little, yet always nearer to it than to the likeliest
-    of sounds that are neither.
+    of sounds that are neither. ``draws``: how many each of the short and the muffled to hear; the more, the surer.
     """
     size, chance = space.window_samples, np.random.default_rng(11)
     # The faint ones are less than a step of 16 bits.
@@ -102,7 +112,39 @@ def heard_by(tower: AudioEncoder, space: Space) -> Eventless:
     heard = tower.encode_audio(np.stack([*silence, *noise, *events]).astype(np.float32))
     silent, noisy, neither = np.split(heard, [len(silence), len(silence) + len(noise)])
     floors = [_floor(kind[::2], kind[1::2], neither) for kind in (silent, noisy)]
-    return Eventless(silent[::2], noisy[::2], *floors)
+    noise_floor = floors[1]
+    if noise_floor < _VERY_LIKE:
+        others = (tower.encode_audio(cuts) for cuts in _poorer(space, draws, chance))
+        noisy = np.concatenate([noisy[::2], _apart(others, noisy[::2], noise_floor, neither)])
+    else:
+        noisy = noisy[::2]
+    return Eventless(silent[::2], noisy, floors[0], noise_floor)
+
+
+def _poorer(space: Space, draws: int, chance: np.random.Generator) -> Iterator[FloatArray]:
+    """White noise ``[draws, size]``, of each short length and up to each frequency."""
+    size, rate = space.window_samples, space.sample_rate_hz
+    lengths = [(round(seconds * rate), rate) for seconds in _SHORT_S if seconds * rate < size]
+    for samples, top in [*lengths, *((size, 2 * top) for top in _TOPS_HZ if 2 * top < rate)]:
+        cuts = []
+        for level in np.resize(_LEVELS, draws):
+            spectrum = np.fft.rfft(_noise(size, level, _WHITE, chance))
+            spectrum[np.fft.rfftfreq(size, 1 / rate) > top / 2] = 0
+            cuts.append(pad_to(np.fft.irfft(spectrum, size)[:samples].astype(np.float32), size, space.pad))
+        yield np.stack(cuts)
+
+
+def _apart(heard: Iterable[FloatArray], known: FloatArray, floor: float, events: FloatArray) -> FloatArray:
+    """Of more noise ``[n, dim]`` what the ``known`` misses, so long that a cosine of ``_VERY_LIKE`` makes ``floor``.
+
+    Nothing that calls an event noise is among it.
+    """
+    kept = np.empty((0, known.shape[1]), np.float32)
+    for vector in np.concatenate(list(heard)):
+        alike = max(float((known @ vector).max()) / floor, float((kept @ vector).max(initial=-1.0)) / floor)
+        if alike < 1 and float((events @ vector).max()) < _VERY_LIKE:
+            kept = np.concatenate([kept, vector[None] * (floor / _VERY_LIKE)])
+    return kept
 
 
 def _floor(kept: FloatArray, others: FloatArray, events: FloatArray) -> float:

@@ -19,7 +19,7 @@ from engine.bundle import Calibration, file_sha256, open_bundle, require_free
 from engine.decoding import CachedSteps
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError
-from engine.eventless import heard_by
+from engine.eventless import anchors_in, heard_by
 from engine.session import KeepingSession, Session
 from engine.types import FloatArray, Strategy
 from exporters.captiongraph import decoder_model, prefix_model
@@ -31,6 +31,8 @@ PREFIX, DECODER = "caption_prefix.onnx", "caption_decoder.onnx"
 TOKENIZER, ANCHORS = "caption_tokenizer.json", "caption_anchors.npz"
 #: Candidates whose log-probabilities are golden.
 _GOLDEN = 8
+#: Short and muffled noises of each kind that are heard; what those kept of 2 would miss, those of 64 know.
+DRAWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,7 @@ def export_captioner(
     (bundle / TOKENIZER).write_bytes(tokenizer.read_bytes())
     start = Tokenizer.from_file(str(tokenizer)).token_to_id(f"[{settings.languages[0]}]")
     golden = _checked(decoder, rounded, bundle, start)
-    eventless = heard_by(OnnxEncoders(opened, "cpu").audio, opened.manifest.space)
-    anchors = {"silence": eventless.silence, "noise": eventless.noise}
-    np.savez_compressed(bundle / ANCHORS, **anchors, points=golden.points, scores=golden.scores)
+    floors = _save_anchors(bundle, golden.points, golden.scores)
     section = {
         "prefix": PREFIX,
         "decoder": DECODER,
@@ -79,8 +79,7 @@ def export_captioner(
         "space_id": space_id,
         "max_tokens": decoder.config.max_tokens,
         **asdict(settings),
-        "silence": eventless.silence_floor,
-        "noise": eventless.noise_floor,
+        **floors,
         "parity": {"storage_nats": golden.storage, "graph_nats": golden.graph},
         "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
     }
@@ -88,10 +87,30 @@ def export_captioner(
     return section
 
 
-def calibrate_captions(bundle: Path, curve: Calibration) -> None:
-    """Say in the manifest how a caption's cosine with its sound is to be believed."""
-    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    _write_manifest(bundle, manifest["captioner"] | {"calibration": asdict(curve)})
+def hear_eventless_again(bundle: Path) -> None:
+    """Let the audio tower of a bundle with a captioner say anew where silence and noise lie; the rest stays."""
+    kept = anchors_in(open_bundle(bundle), ANCHORS)
+    floors = _save_anchors(bundle, kept["points"], kept["scores"])
+    _write_manifest(bundle, _section(bundle) | floors)
+
+
+def calibrate_captions(bundle: Path, curve: Calibration, nearest: Calibration | None = None) -> None:
+    """Say in the manifest how the cosine of a sound and its caption is to be believed; and of the nearest one."""
+    told = {"calibration": asdict(curve), "nearest": asdict(nearest) if nearest else None}
+    _write_manifest(bundle, _section(bundle) | told)
+
+
+def _section(bundle: Path) -> dict[str, Any]:
+    section: dict[str, Any] = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["captioner"]
+    return section
+
+
+def _save_anchors(bundle: Path, points: FloatArray, scores: FloatArray) -> dict[str, float]:
+    """Write where silence and noise lie, beside what is golden; returns from which likeness on."""
+    opened = open_bundle(bundle)
+    found = heard_by(OnnxEncoders(opened, "cpu").audio, opened.manifest.space, DRAWS)
+    np.savez_compressed(bundle / ANCHORS, silence=found.silence, noise=found.noise, points=points, scores=scores)
+    return {"silence": found.silence_floor, "noise": found.noise_floor}
 
 
 def _write_manifest(bundle: Path, section: Mapping[str, Any]) -> None:

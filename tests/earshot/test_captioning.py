@@ -191,6 +191,36 @@ def test_silence_and_noise_are_called_so_by_the_commands(tmp_path: Path) -> None
     assert {run.language for one in kept.values() for run in one.moments} == {"fra"}
 
 
+def _short_and_muffled(folder: Path) -> Path:
+    """White noise too short for a window, and such of a file of a low rate; and a click, which is none."""
+    folder.mkdir()
+    chance = np.random.default_rng(7)
+    for seconds, rate_hz in ((0.1, 44_100), (0.05, 44_100), (0.01, 44_100), (3.0, 8_000), (3.0, 11_025)):
+        noise = 0.1 * np.clip(chance.standard_normal(round(seconds * rate_hz)), -3, 3)
+        soundfile.write(folder / f"{seconds}-{rate_hz}.wav", noise, rate_hz)
+    t = np.arange(8_000) / 16_000
+    soundfile.write(folder / "click.wav", 0.8 * np.exp(-60 * t) * np.sin(2 * np.pi * 900 * t), 16_000)
+    return folder
+
+
+def test_short_and_muffled_noise_is_no_event_either(tmp_path: Path) -> None:
+    sounds, library = _short_and_muffled(tmp_path / "sounds"), tmp_path / "library"
+    run = CliRunner().invoke
+    for words, expected in ((["--lang", "jpn"], "一定の雑音"), ([], "steady noise")):
+        found = run(app, ["caption", str(sounds), "--json", "--library", str(library), *words])
+        assert found.exit_code == 0, found.output
+        said = {Path(one["path"]).stem: one["moments"][0]["caption"] for one in json.loads(found.stdout)}
+        assert said.pop("click") not in (expected, "")
+        assert set(said.values()) == {expected}, said
+    indexed = run(app, ["index", str(sounds), "--caption", "--lang", "fra", "--library", str(library)])
+    assert indexed.exit_code == 0, indexed.output
+    with Library(library) as opened:
+        kept = {Path(one.paths[0]).stem: [run.text for run in one.moments] for one in opened.captions()}
+    assert "bruit continu" not in kept.pop("click", [])
+    assert set(map(tuple, kept.values())) == {("bruit continu",)}
+    assert len(kept) == 5
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a priority of its own")
 def test_the_threads_of_a_captioner_on_ingest_give_way(tmp_path: Path) -> None:
     def threads() -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +22,11 @@ from engine.bundle import STARTER_DIR, Calibration, open_bundle
 from engine.captioner import Captioner, RetrievalCaptioner
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError, ManifestError, QueryError, SelfTestError, SpaceMismatchError
-from engine.eventless import NO_EVENT, heard_by
+from engine.eventless import NO_EVENT, anchors_in, heard_by
 from engine.fakes import FakeEncoders, band_word
 from engine.memory.captions import Said
 from engine.types import Caption, FloatArray, Remembered
-from exporters.captioner import CaptionSettings, calibrate_captions, export_captioner
+from exporters.captioner import CaptionSettings, calibrate_captions, export_captioner, hear_eventless_again
 from exporters.decoder import CaptionDecoder, DecoderConfig
 from exporters.parity import pink_noise
 from trainer.captioner import learn_pieces
@@ -69,6 +70,13 @@ def _decoder(tokenizer: Path, seed: int = 0) -> CaptionDecoder:
         for parameter in decoder.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     return decoder.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_draws() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:  # hundreds of noises take seconds
+        patched.setattr("exporters.captioner.DRAWS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +186,25 @@ def test_silence_and_noise_have_no_event_where_the_bundle_never_heard_of_caption
     assert {one.text for one in captioner.caption(_sounds(encoders, 8))} <= set(TEXTS)
 
 
+def test_noise_is_heard_anew_and_nothing_else_is_moved(folder: Path) -> None:
+    before, files = json.loads((folder / "manifest.json").read_text()), open_bundle(folder)
+    kept = anchors_in(files, "caption_anchors.npz")
+    np.savez_compressed(
+        folder / "caption_anchors.npz", **{**kept, "silence": kept["silence"][:1], "noise": kept["noise"][:1]}
+    )
+    hear_eventless_again(folder)
+    open_bundle(folder).verify()
+    found = anchors_in(open_bundle(folder), "caption_anchors.npz")
+    for name in kept:
+        np.testing.assert_allclose(found[name], kept[name], atol=1e-6)
+    after = json.loads((folder / "manifest.json").read_text())
+    assert {**after, "files": 0} == {**before, "files": 0}
+    lengths = np.linalg.norm(kept["noise"], axis=1)
+    assert lengths[:18] == pytest.approx(1, abs=1e-5)  # what a window holds whole
+    assert len(lengths) > 18
+    assert (lengths[18:] < 1).all()  # what real sounds are nearer to
+
+
 def test_where_a_tower_can_not_tell_noise_from_tones_nothing_is_called_noise() -> None:
     fake = FakeEncoders()
     found = heard_by(fake.audio, fake.space)
@@ -220,6 +247,31 @@ def test_a_caption_is_believed_as_its_own_curve_says(
         assert caption.score == pytest.approx(curve.relevance(cosine), abs=1e-5)
         assert caption.unsure == (caption.score < curve.cutoff)
         assert before.score == pytest.approx(encoders.calibration["text"].relevance(cosine), abs=1e-5)
+
+
+def test_the_nearest_caption_is_believed_as_its_own_curve_says(folder: Path, memory: Memory) -> None:
+    """What the bundle has no curve for is believed as words are, which is no chance."""
+
+    def asked() -> RetrievalCaptioner:
+        return RetrievalCaptioner(OnnxEncoders(open_bundle(folder), "cpu", threads=1), memory, "fra")
+
+    before = asked()
+    sound = _sounds(before._encoders, 4)
+    plain = before.caption(sound)
+    decoder, nearest = Calibration(9.0, -7.0, 0.25), Calibration(slope=3.0, intercept=-2.0, cutoff=0.3)
+    calibrate_captions(folder, decoder, nearest)
+    open_bundle(folder).verify()
+    after = asked()
+    assert after.identity != before.identity
+    for caption, old in zip(after.caption(sound), plain, strict=True):
+        cosine = caption.evidence[0].score
+        assert caption.text == old.text
+        assert caption.score == pytest.approx(nearest.relevance(cosine))
+        assert caption.unsure == (caption.score < nearest.cutoff)
+        assert old.score == pytest.approx(before._encoders.calibration["text"].relevance(cosine))
+    _edit(folder, nearest={"slope": 0, "intercept": 0.0, "cutoff": 0.3})
+    with pytest.raises(ManifestError, match=r"nearest\.slope"):
+        open_bundle(folder)
 
 
 def test_evidence_is_what_was_projected_upon_and_the_memory_is_asked_once(
@@ -296,11 +348,14 @@ def test_what_cannot_be_right_is_refused(folder: Path, encoders: OnnxEncoders, m
         ({"tau": 0.0}, "a positive"),
         ({"beams": 0}, "positive"),
         ({"language": "jpn"}, "eng, fra"),
+        ({"strategy": "projektion"}, "projection"),
     ):
         with pytest.raises(QueryError, match=words):
             _captioner(folder, encoders, memory, **settings)
     with pytest.raises(QueryError, match=r"\[n, 256\]"):
         _captioner(folder, encoders, memory).caption(np.ones((2, 8), np.float32))
+    with pytest.raises(QueryError, match="NaN"):
+        _captioner(folder, encoders, memory).caption(np.full((1, 256), np.nan, np.float32))
 
 
 def test_a_decoder_from_another_bundle_is_refused(folder: Path, encoders: OnnxEncoders, memory: Memory) -> None:

@@ -34,6 +34,11 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporters.captioner.DRAWS", 2)  # hundreds of noises take seconds
+
+
 @pytest.fixture
 def captions(tmp_path: Path) -> Path:
     path = tmp_path / "captions.txt"

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.bundle import open_bundle
-from engine.captioner import Captioner
+import numpy as np
+
+from engine.bundle import Calibration, open_bundle
+from engine.captioner import Captioner, RetrievalCaptioner
 from engine.memory.captions import Said, ShippedCaptions
 from engine.types import FloatArray, Remembered
 from exporters.amend import amend
@@ -63,11 +65,27 @@ def judged(work: Work, clips: Sequence[Referenced], heard: Sequence[FloatArray],
 def trust(work: Work) -> None:
     """Put into the bundle how far its captions are to be believed, as the held-out clips say."""
     sounds = centres(work.heard("held", work.held))
-    told = said(work, sounds)
+    curve, nearest = _curve(work, sounds, said(work, sounds)), nearest_curve(work, sounds)
+    print(curve, nearest, sep="\n", flush=True)
+    work.let_go()
+    calibrate_captions(work.bundle, curve, nearest)
+
+
+def nearest_curve(work: Work, sounds: FloatArray) -> Calibration:
+    """How far the nearest caption remembered of held-out sounds ``[n, dim]`` is to be believed, in English.
+
+    Sounds without an event are left out: what is said of these has no curve.
+    """
+    held = _Counted(ShippedCaptions(work.bundle / "memory.npz", work.encoders.space.dim))
+    told = RetrievalCaptioner(work.encoders, held, "eng").caption(sounds)
+    rows = [row for row, caption in enumerate(told) if caption.evidence]
+    cosines = np.array([told[row].evidence[0].score for row in rows])
+    return caption_curve([told[row].text for row in rows], [work.held[row].captions for row in rows], cosines)
+
+
+def _curve(work: Work, sounds: FloatArray, told: Sequence[str]) -> Calibration:
     cosines = (work.encoded([text or "." for text in told]) * sounds).sum(axis=1)
-    curve = caption_curve(told, [clip.captions for clip in work.held], cosines)
-    print(curve, flush=True)
-    calibrate_captions(work.bundle, curve)
+    return caption_curve(told, [clip.captions for clip in work.held], cosines)
 
 
 def verdict(work: Work) -> str:
