@@ -16,7 +16,7 @@ from exporters.compose import GRAPH, compare_compose, write_compose
 from exporters.composing import A2t, ComposedText
 from exporters.errors import SourceError
 from exporters.export import replacing, self_test
-from exporters.finetuned import BASE, a2t_of, read_run, read_state
+from exporters.finetuned import BASE, a2t_of, note_a2t, read_run, read_state
 from exporters.starter import read_towers
 from exporters.store import PackedEmbedding, round_to_bytes
 
@@ -36,6 +36,7 @@ def extend_bundle(base: Path, a2t: A2t, out: Path, facts: Mapping[str, Any]) -> 
     with replacing(out) as folder:
         shutil.copytree(base, folder, dirs_exist_ok=True)
         write_compose(module, part, folder, "fp32", packed=stored)
+        note_a2t(folder, a2t)
         manifest = amend(folder, {"compose": {"graph": GRAPH}, **facts})
         with np.load(folder / "golden.npz") as known:
             golden = dict(known)

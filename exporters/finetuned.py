@@ -6,8 +6,9 @@ The base is read as it was for training, then given the run's weights; the tower
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from torch import Tensor
 
 from engine.types import FloatArray
 from engine.windows import pad_to
+from exporters.compose import GRAPH as COMPOSE
 from exporters.composing import A2t, ComposedText
 from exporters.errors import SourceError
 from exporters.source import AudioPart, Source, TextPart, fingerprint, reading
+from exporters.weights import TOWERS, find_weights, read_weights
 
 NAME = "finetuned"
 SUMMARY = "what `earshot train finetune` leaves: run.json and last.pt"
@@ -62,7 +65,7 @@ def load(source: Path, name: str) -> Source:
         audio=_audio(base.audio),
         text=_text(base.text),
         facts={**base.facts, **_facts(told)},
-        note=base.note,
+        note=base.note if a2t is None else partial(_note_both, base.note, a2t),
         beside=beside(Path(told[BASE]["path"])) or base.beside,
         compose=None if a2t is None else ComposedText(base.text.module, a2t).eval(),  # type: ignore[arg-type]
     )
@@ -113,6 +116,31 @@ def a2t_of(state: Mapping[str, Tensor]) -> A2t | None:
     a2t = A2t(first.shape[1], last.shape[0], hidden=first.shape[0])
     a2t.load_state_dict(own)
     return a2t.eval()
+
+
+def note_a2t(folder: Path, a2t: A2t) -> None:
+    """Write beside a bundle's graphs where ``compose.onnx`` has the module, so that ``read_a2t`` finds it."""
+    path = folder / TOWERS
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    told["a2t"] = {"weights": find_weights(folder / COMPOSE, a2t.state_dict())}
+    path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_a2t(folder: Path) -> A2t | None:
+    """The module that a bundle's ``compose.onnx`` was made of, if it tells. Raises ``SourceError``."""
+    path = folder / TOWERS
+    with reading(folder):
+        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if "a2t" not in told:
+            return None
+        learnt = read_weights(folder / COMPOSE, told["a2t"]["weights"])
+        return a2t_of({f"a2t.{name}": value for name, value in learnt.items()})
+
+
+def _note_both(note: Callable[[Path], None], a2t: A2t, folder: Path) -> None:
+    note(folder)
+    if (folder / TOWERS).is_file():  # of a family that is read again from its bundles
+        note_a2t(folder, a2t)
 
 
 def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from exporters.base import find_base, load_base
-from exporters.finetuned import BASE, BATCH_USED
+from exporters.composing import ComposedText
+from exporters.finetuned import BASE, BATCH_USED, read_a2t
+from exporters.source import Source
 from trainer.compose import Contrast, Heard, Told, contrasts, losses_of
 from trainer.curves import Curve
 from trainer.examples import Example
@@ -115,7 +117,7 @@ class _Run:
     ) -> None:
         self.settings, self.method, self._on_progress = settings, check_method(settings.method), on_progress
         base = find_base(settings.base, bundles)
-        source = load_base(base)
+        source = _with_a2t(load_base(base), base)
         AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
         self.accelerator = Accelerator(mixed_precision=settings.precision)
         self.folder = RunFolder(out)
@@ -188,7 +190,7 @@ class _Run:
         if settings.translator:
             with self.accelerator.main_process_first(), self.folder.writing():  # the others find what it has written
                 translate = hub_translator(settings.translator)
-                made = Translations(cache / "translations.jsonl", translate, self._progress)
+                made = Translations(cache / "translations.jsonl", translate, settings.translator, self._progress)
                 clips.labelled = made.add(clips.labelled, self.languages, settings.seed)
         if settings.languages:
             require_languages(self.languages, clips.labelled, settings.languages)
@@ -450,6 +452,14 @@ class _Run:
     def _progress(self, told: str, done: int, total: int) -> None:
         if self.accelerator.is_main_process:
             self._on_progress(told, done, total)
+
+
+def _with_a2t(source: Source, base: Path) -> Source:
+    """The source with the module that a bundle of it has; that of a run comes with it."""
+    a2t = read_a2t(base) if source.compose is None and source.text is not None else None
+    if a2t is None or source.text is None:
+        return source
+    return replace(source, compose=ComposedText(source.text.module, a2t))  # type: ignore[arg-type]
 
 
 def _exact(contrast: Contrast) -> Contrast:

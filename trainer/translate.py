@@ -85,20 +85,22 @@ Translate = Callable[[Sequence[str], str, str], list[str]]
 
 
 class Translations:
-    """Translations kept in a file, a JSON object a line: what was translated once is not translated again."""
+    """Translations kept in a file, a JSON object a line: what a model translated once is not asked of it again."""
 
     def __init__(
-        self, path: Path, translate: Translate, on_progress: Callable[[str, int, int], None] = lambda *_: None
+        self,
+        path: Path,
+        translate: Translate,
+        model: str,
+        on_progress: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
-        self._path, self._translate, self._on_progress = path, translate, on_progress
+        """``model`` is what ``translate`` is called: what another has said isn't taken for its."""
+        self._path, self._translate, self._model, self._on_progress = path, translate, model, on_progress
         self._known: dict[tuple[str, str], str] = {}
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
+            for line in path.read_bytes().splitlines():
+                if (row := _row(line)) and row["model"] == model:
                     self._known[row["text"], row["lang"]] = row["translation"]
-                except (ValueError, KeyError):  # the last line of a run that was killed
-                    continue
 
     def add(self, examples: Sequence[Example], languages: Sequence[str], seed: int) -> list[Example]:
         """The examples with a translation of one English caption, taken by chance, in each language they lack."""
@@ -132,10 +134,20 @@ class Translations:
                 found = self._translate(batch, DEFAULT_LANGUAGE, language)
                 for text, translation in zip(batch, found, strict=True):
                     self._known[text, language] = translation
-                    row = {"text": text, "lang": language, "translation": translation}
+                    row = {"text": text, "lang": language, "translation": translation, "model": self._model}
                     stream.write(json.dumps(row, ensure_ascii=False) + "\n")
                 stream.flush()
                 self._on_progress(f"translating into {language}", start + len(batch), len(missing))
+
+
+def _row(line: bytes) -> dict[str, str] | None:
+    """A line of the file; None for one that a kill has cut, or that is of an older file and names no model."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+        found = {name: row[name] for name in ("text", "lang", "translation", "model")}
+    except (ValueError, KeyError, TypeError):  # UnicodeDecodeError is a ValueError
+        return None
+    return found if all(isinstance(value, str) for value in found.values()) else None
 
 
 def hub_translator(name: str) -> Translate:

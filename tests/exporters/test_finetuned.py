@@ -21,9 +21,11 @@ from exporters.bundles import make_bundle
 from exporters.composing import A2t
 from exporters.errors import SourceError
 from exporters.export import _inherited
+from exporters.finetuned import BATCH_USED, read_a2t
 from exporters.registry import load_source
 from tests.sounds import tone, write_sound
 from tests.trainer import tiny_towers
+from trainer.finetune import _with_a2t
 from trainer.run import RunFolder
 from trainer.settings import Settings
 from trainer.tower_sets import Towers
@@ -56,6 +58,7 @@ def made_run(folder: Path, base: Path, towers: Towers, learn: tuple[str, ...]) -
                 parameter += 0.05 * torch.randn_like(parameter)
         if towers.a2t is not None:
             towers.a2t.layers[6].weight.normal_(0, 0.3)
+    run.note(BATCH_USED, 24)
     run.save({"model": towers.state_dict()})
     return folder
 
@@ -108,6 +111,7 @@ def test_the_bundle_says_what_it_is_of(run: Path, bundle: Path) -> None:
     told = (bundle / "README.md").read_text(encoding="utf-8")
     assert f"trained from `{manifest['trained']['base']}` by `earshot train finetune`" in told
     assert "- method: composed" in told
+    assert "- batch: 24" in told  # none was asked for
     assert "publisher's" not in told
 
 
@@ -117,6 +121,16 @@ def test_a_bundle_of_a_run_can_be_trained_further(run: Path, bundle: Path) -> No
     for part in ("audio", "text"):
         for name, value in getattr(again, part).module.state_dict().items():
             assert torch.equal(value, state[f"{part}.{name}"])
+
+
+def test_the_module_of_a_bundle_learns_further(run: Path, bundle: Path) -> None:
+    found, state = read_a2t(bundle), RunFolder(run).load()["model"]
+    assert found is not None
+    assert all(torch.equal(value, state[f"a2t.{name}"]) for name, value in found.state_dict().items())
+    towers = Towers(_with_a2t(load_base(bundle), bundle), composes=True, dropout=0.3)
+    assert torch.equal(towers.a2t.layers[6].weight, state["a2t.layers.6.weight"])
+    assert towers.a2t.layers[1].p == 0.3
+    assert read_a2t(STARTER_DIR) is None
 
 
 def test_a_damaged_composer_is_noticed(bundle: Path, tmp_path: Path) -> None:
@@ -180,6 +194,9 @@ def test_sounds_become_words_in_the_starters_own_space(tmp_path: Path) -> None:
     assert (folder / "compose.onnx").stat().st_size < 2_500_000
     opened = open_bundle(folder)
     opened.verify()
+    a2t = read_a2t(folder)
+    assert a2t is not None
+    assert torch.allclose(a2t.layers[0].weight, towers.a2t.layers[0].weight, atol=2e-3)  # as it is stored
     encoders = OnnxEncoders(opened, "cpu", threads=1)
     with torch.inference_mode():
         wanted = towers.eval().compose([WORDS], torch.from_numpy(unit(1, 256))).numpy()

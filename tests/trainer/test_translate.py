@@ -101,7 +101,7 @@ def test_what_lacks_a_language_is_translated_once(tmp_path: Path) -> None:
     ]
     path = tmp_path / "cache" / "translations.jsonl"
     told: list[tuple[str, int, int]] = []
-    found = Translations(path, translate, lambda *step: told.append(step)).add(clips, ("fra", "deu"), seed=1)
+    found = Translations(path, translate, "one", lambda *step: told.append(step)).add(clips, ("fra", "deu"), seed=1)
     assert found[0].captions == (*clips[0].captions, Caption("deu: rain", "deu"))
     assert [caption.lang for caption in found[1].captions] == ["eng", "fra", "deu"]
     assert [caption.lang for caption in found[2].captions] == ["eng"] * 3 + ["fra", "deu"]
@@ -114,14 +114,33 @@ def test_what_lacks_a_language_is_translated_once(tmp_path: Path) -> None:
     assert [step for step, _, _ in told] == ["translating into fra", "translating into deu"]
     assert all(done == total > 0 for _, done, total in told)
     before = len(asked)
-    with path.open("a") as stream:
-        stream.write('{"text": "half a li')  # a run that was killed
-    again = Translations(path, translate)
+    with path.open("ab") as stream:
+        stream.write(
+            '\n3\n["rain"]\n{"text": "wind", "lang": 3}\n{"text": "half a li, é'.encode()[:-1]
+        )  # a run was killed
+    again = Translations(path, translate, "one")
     assert again.add(clips, ("fra", "deu"), seed=1) == found
     assert len(asked) == before
     again.add([Example("e", Path("e.wav"), (Caption("wind"),))], ("fra",), seed=1)
-    assert Translations(path, translate).add([Example("e", Path("e.wav"), (Caption("wind"),))], ("fra",), seed=1)
+    assert Translations(path, translate, "one").add([Example("e", Path("e.wav"), (Caption("wind"),))], ("fra",), seed=1)
     assert len(asked) == before + 1
+
+
+def test_what_another_model_has_said_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    path = tmp_path / "translations.jsonl"
+    path.write_text('{"text": "rain", "lang": "fra", "translation": "of an older file"}\n', encoding="utf-8")
+    asked: list[str] = []
+
+    def said(model: str) -> str:
+        def translate(texts: Sequence[str], source: str, target: str) -> list[str]:
+            asked.append(model)
+            return [f"{model}: {text}" for text in texts]
+
+        clip = Example("a", Path("a.wav"), (Caption("rain"),))
+        return Translations(path, translate, model).add([clip], ("fra",), seed=1)[0].captions[1].text
+
+    assert [said(model) for model in ("one", "other", "one")] == ["one: rain", "other: rain", "one: rain"]
+    assert asked == ["one", "other"]
 
 
 def test_a_model_of_the_hub_translates_in_batches(tmp_path: Path) -> None:
