@@ -32,9 +32,9 @@ from trainer.manifest import read_data
 
 #: What bridges the gap: noise alone; or a shift or a linear adapter, learnt from pairs, and then the noise.
 Bridging = Literal["noise", "shift", "adapter"]
-#: The noise where no pairs say how much: what served the starter best (docs/experiments.md).
+#: The noise that served the starter best; what is estimated from pairs served worst (docs/experiments.md).
 NOISE = 0.06
-#: Pairs that the noise is estimated from (arXiv:2309.12242 takes 50), and texts that are only looked at.
+#: Pairs that noise is estimated from (arXiv:2309.12242 takes 50), and texts that are only looked at.
 PAIRS, HELD_OUT = 50, 300
 _AT_ONCE = 4096
 
@@ -120,9 +120,10 @@ def _vectors(encoders: OnnxEncoders, texts: Sequence[str], run: Path) -> FloatAr
 
 
 def _bridge(encoders: OnnxEncoders, lesson: Lesson) -> Bridge:
-    """From the pairs, if there are any: shift, adapter, and the noise unless that is given."""
+    """Noise, and from the pairs, if there are any, shift or adapter; what noise they would say is printed."""
+    noise = NOISE if lesson.noise is None else lesson.noise
     if lesson.pairs is None:
-        return Bridge(NOISE if lesson.noise is None else lesson.noise)
+        return Bridge(noise)
     clips = [clip for clip in read_data(lesson.pairs).examples if clip.captions and not clip.member]
     if len(clips) < 2:
         raise QueryError(f"{len(clips)} captioned sounds in {lesson.pairs}", f"{PAIRS}, better more", "name others")
@@ -130,7 +131,9 @@ def _bridge(encoders: OnnxEncoders, lesson: Lesson) -> Bridge:
     clips = clips[:PAIRS] if lesson.bridging == "noise" else clips
     sounds = normalise(np.stack([vectors.mean(axis=0) for vectors in hear(encoders, [clip.audio for clip in clips])]))
     words = encoders.text.encode_text([clip.captions[0].text for clip in clips])
-    noise = sigma_of_pairs(sounds[:PAIRS], words[:PAIRS]) if lesson.noise is None else lesson.noise
+    print(
+        f"noise {noise:.3g}; estimated from the pairs: {sigma_of_pairs(sounds[:PAIRS], words[:PAIRS]):.3g}", flush=True
+    )
     if lesson.bridging == "shift":
         return Bridge(noise, offset=shift(sounds, words))
     if lesson.bridging == "adapter":

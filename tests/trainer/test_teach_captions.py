@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -106,10 +107,14 @@ def test_stopped_while_the_bundle_is_copied_the_same_call_goes_on(
     open_bundle(out).verify()
 
 
-def test_the_gap_is_estimated_from_pairs(pairs: Path) -> None:
+def test_the_gap_is_estimated_from_pairs_and_the_noise_is_not(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoders = OnnxEncoders(open_bundle("starter"), "cpu", threads=1)
     noise = _bridge(encoders, Lesson(TEXTS, ["eng"] * 6, 1, pairs=pairs))
     assert noise.offset is None
+    assert noise.sigma == 0.06
+    told = re.search(r"noise 0\.06; estimated from the pairs: (\S+)", capsys.readouterr().out)
+    assert told is not None
+    assert float(told[1]) > 0.1
     shifted = _bridge(encoders, Lesson(TEXTS, ["eng"] * 6, 1, bridging="shift", pairs=pairs))
     assert shifted.sigma == pytest.approx(noise.sigma)
     assert shifted.offset is not None
