@@ -217,7 +217,7 @@ class Captioner:
     def _weighed(self, rows: NDArray[np.int64], cosines: FloatArray) -> tuple[Remembered, ...]:
         """Of all that is remembered, what lies in these ``rows``."""
         assert self._vectors is not None
-        said = [(self._captions[row], self._vectors.rows[row]) for row in rows]
+        said = zip((self._captions[row] for row in rows), self._vectors.rows(rows), strict=True)
         return tuple(
             Remembered(one.text, one.language, one.source, vector, float(cosine))
             for (one, vector), cosine in zip(said, cosines, strict=True)

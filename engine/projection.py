@@ -9,40 +9,55 @@ holds of the true K nearest: a memory that looks them up in a graph misses some,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import QueryError
+from engine.session import cpu_count
 from engine.types import FloatArray
 
 #: Sounds that are compared with the captions at once.
 SOUNDS = 16
 #: How many of the captions that weighed most are told.
 EVIDENCE = 5
-#: Weights that many nats below the largest, and ln(N) more, are lost in float32's own rounding, even all together.
-_NOTHING = 17.0
+#: Numbers in a block of captions, 1 MB: it stays in a core's cache until it is weighed, too, and a product of that size
+#: is one that BLAS leaves to the thread that asks for it.
+BLOCK = 1 << 18
+#: A thread more for so many blocks: with fewer, handing them over costs what it saves.
+_BLOCKS_A_THREAD = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """Captions ``[N, dim]`` laid out for projecting: by ``rows`` to be weighed, by ``columns`` to be compared.
+    """``count`` captions laid out for projecting: ``blocks [m, dim, size]``, a caption a column, the last filled up.
 
-    A product with one sound reads ``columns``, each without a gap, in less than half the time.
+    By columns since a product reads them without a gap: by rows the same one waits for memory twice as long.
     """
 
-    rows: FloatArray
-    columns: FloatArray
+    blocks: FloatArray
+    count: int
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.count
+
+    def rows(self, places: NDArray[np.int64]) -> FloatArray:
+        """The vectors ``[k, dim]`` of the captions at ``places [k]``."""
+        block, column = np.divmod(places, self.blocks.shape[2])
+        return self.blocks[block, :, column]
 
 
 def laid_out(texts: FloatArray) -> Laid:
-    """Captions ``[N, dim]`` for whoever projects onto them often; takes twice their memory."""
-    rows = np.ascontiguousarray(texts, np.float32)
-    return Laid(rows, np.ascontiguousarray(rows.T))
+    """Captions ``[N, dim]`` for whoever projects onto them often, in a copy."""
+    count, dim = texts.shape
+    size = max(1, min(count, BLOCK // dim))
+    blocks = np.zeros((-(-count // size), dim, size), np.float32)
+    for block, first in zip(blocks, range(0, count, size), strict=True):
+        some = texts[first : first + size]
+        block[:, : len(some)] = some.T
+    return Laid(blocks, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +79,19 @@ def project(sounds: FloatArray, texts: FloatArray | Laid, tau: float, renormalis
     require_tau(tau)
     if not len(texts):
         raise nothing_remembered()
-    laid = texts if isinstance(texts, Laid) else Laid(texts, texts.T)
-    told, cut = min(EVIDENCE, len(laid)), (_NOTHING + np.log(len(laid))) * tau
-    points = np.empty((len(sounds), laid.rows.shape[1]), np.float32)
+    laid = texts if isinstance(texts, Laid) else laid_out(texts)
+    told = min(EVIDENCE, len(laid))
+    points = np.empty((len(sounds), laid.blocks.shape[1]), np.float32)
     rows = np.empty((len(sounds), told), np.int64)
     weights, cosines = np.empty((2, len(sounds), told), np.float32)
-    for number, alike in enumerate(_alike(sounds, laid.columns)):
-        best = alike.max()
-        # Most captions weigh nothing: they are left out before anything is raised to a power.
-        near = np.flatnonzero(alike >= best - cut)
-        shares = np.exp((alike[near] - best).astype(np.float64) / tau)
-        points[number] = _weighed((shares / shares.sum()).astype(np.float32), laid, near)
-        heaviest = near[_largest(alike[near], told)]
-        rows[number] = heaviest if len(heaviest) == told else _largest(alike, told)
-        cosines[number] = alike[rows[number]]
-        weights[number] = np.exp((cosines[number] - best).astype(np.float64) / tau) / shares.sum()
+    for first in range(0, len(sounds), SOUNDS):
+        some = slice(first, first + SOUNDS)
+        weighed = _weighed(sounds[some], laid, tau)
+        points[some] = weighed.sums / weighed.totals
+        rows[some] = [_heaviest(*each, told) for each in zip(weighed.cosines, weighed.tops, strict=True)]
+        cosines[some] = np.take_along_axis(weighed.cosines, rows[some], 1)
+        best = weighed.tops.max(axis=1, keepdims=True)
+        weights[some] = np.exp((cosines[some] - best).astype(np.float64) / tau) / weighed.totals
     return Projected(_unit(points) if renormalise else points, rows, weights, cosines)
 
 
@@ -153,13 +166,73 @@ def _alike(sounds: FloatArray, columns: FloatArray) -> Iterator[FloatArray]:
         yield from few @ columns if len(few) > 1 else (few[0] @ columns)[None]
 
 
-def _weighed(shares: FloatArray, texts: Laid, near: NDArray[np.int64]) -> FloatArray:
-    """``shares [m] @ texts.rows[near]``: by columns where copying rows would take longer."""
-    if len(near) > len(texts) // 16:
-        dense = np.zeros(len(texts), np.float32)
-        dense[near] = shares
-        return np.asarray(texts.columns @ dense)
-    return np.asarray(shares @ texts.rows[near])
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """Of n sounds: ``cosines [n, N]``, the largest of each block ``tops [n, m]``; ``sums [n, dim]`` and ``totals
+    [n, 1]`` of captions and of weights, each weight ``exp((cosine - the largest) / tau)``."""
+
+    cosines: FloatArray
+    tops: FloatArray
+    sums: FloatArray
+    totals: NDArray[np.float64]
+
+
+def _weighed(sounds: FloatArray, laid: Laid, tau: float) -> _Weighed:
+    """Compare and weigh all captions, each block read from memory once, by as many threads as that pays for."""
+    cosines = np.empty((len(sounds), 1, len(laid)), np.float32)
+    tops = np.empty((len(sounds), len(laid.blocks)), np.float32)
+
+    def some(blocks: NDArray[np.int64]) -> tuple[FloatArray, FloatArray, NDArray[np.float64]]:
+        return _sums(sounds, laid, tau, blocks, cosines, tops)
+
+    threads = max(1, min(cpu_count(), len(laid.blocks) // _BLOCKS_A_THREAD))
+    shares = np.array_split(np.arange(len(laid.blocks)), threads)
+    with ThreadPoolExecutor(max(1, threads - 1)) as pool:
+        others = [pool.submit(some, share) for share in shares[1:]]
+        found = [some(shares[0]), *(other.result() for other in others)]
+    scales = np.exp((np.stack([best for best, _, _ in found]) - tops.max(axis=1, keepdims=True)) / _safe(tau))
+    sums = sum(scale * each for scale, (_, each, _) in zip(scales, found, strict=True))
+    totals = sum(scale * each for scale, (_, _, each) in zip(scales, found, strict=True))
+    return _Weighed(cosines[:, 0], tops, np.asarray(sums), np.asarray(totals))
+
+
+def _sums(
+    sounds: FloatArray, laid: Laid, tau: float, blocks: NDArray[np.int64], cosines: FloatArray, tops: FloatArray
+) -> tuple[FloatArray, FloatArray, NDArray[np.float64]]:
+    """The largest cosine of some blocks ``[n, 1]``, and the sums and totals relative to it; fills cosines and tops.
+
+    A softmax as it goes along (arXiv:1805.02867, algorithm 3): a larger cosine scales down what is there already.
+    """
+    best = np.full((len(sounds), 1), -np.inf, np.float32)
+    sums, totals = np.zeros((len(sounds), laid.blocks.shape[1]), np.float32), np.zeros((len(sounds), 1))
+    size, tau_ = laid.blocks.shape[2], _safe(tau)
+    for number in blocks:
+        block = laid.blocks[number, :, : len(laid) - number * size]
+        alike = cosines[:, :, number * size : (number + 1) * size]
+        # A sound at a time: a product of all would wake BLAS's own threads beside ours.
+        np.matmul(sounds[:, None], block, out=alike)
+        tops[:, number] = alike[:, 0].max(axis=1)
+        larger = np.maximum(best, tops[:, number, None])
+        if (larger > best).any():
+            scale = np.exp((best - larger) / tau_)
+            sums, totals, best = sums * scale, totals * scale, larger
+        shares = np.exp((alike[:, 0] - best) / tau_)
+        totals += shares.sum(axis=1, keepdims=True)
+        sums += np.matmul(block, shares[:, :, None])[:, :, 0]
+    return best, sums, totals
+
+
+def _safe(tau: float) -> np.float32:
+    """Tau so that float32 holds it: below and above, the weights are the same."""
+    return np.float32(min(max(tau, 1e-30), 1e30))
+
+
+def _heaviest(cosines: FloatArray, tops: FloatArray, count: int) -> NDArray[np.int64]:
+    """The places of the ``count`` largest cosines ``[N]``; each is at least the count-th of the blocks' ``tops``."""
+    if len(tops) < count:
+        return _largest(cosines, count)
+    near = np.flatnonzero(cosines >= np.sort(tops)[-count])
+    return near[_largest(cosines[near], count)]
 
 
 def _largest(values: FloatArray, count: int) -> NDArray[np.int64]:

