@@ -23,6 +23,7 @@ from engine.errors import BundleError, EarshotError, LibraryError, MemoryStoreEr
 from engine.keyword_search import By, find_by_words, fused
 from engine.memory.base import Memory
 from engine.search import calibration_for, find_moments, parse_filter
+from engine.silence import SILENCE, means_silence
 from engine.types import Device, Filter, FloatArray, Moment, Remembered
 from indexer.ledger import FileRow, Ledger
 from indexer.tidy import remove_orphans
@@ -106,6 +107,7 @@ class Library:
         self._is_pinned = bundle is not None or encoders is not None  # to its space, wherever the library goes
         self._closed = False
         self._remarks: list[str] = []
+        self._silence: dict[str, FloatArray] = {}  # what the word means, by space
         known = self._keep.exists()
         if not known and (self.folder / MEMORY).exists():
             raise lost_ledger(self.folder)
@@ -404,7 +406,8 @@ class Library:
             by: ``meaning``, what it sounds like; ``keywords``, the words of its tags and captions, any of them, best
                 first; ``both``: those that sound like it, and those that say every word of the query.
 
-        An empty list means that nothing sounds like that. Raises ``QueryError``, ``AudioError``.
+        Where there is nothing to hear, words find nothing unless they mean silence. An empty list means that nothing
+        sounds like that. Raises ``QueryError``, ``AudioError``.
         """
         self._require_open()
         if not 1 <= k <= MOST_RESULTS:
@@ -430,8 +433,9 @@ class Library:
         """What `search` finds in the space that answers now. Raises ``SpaceMismatchError`` if it is switched here."""
         vectors, calibration = self._question(words, audio)
         floor = calibration.cutoff if min_relevance is None else min_relevance
+        audible = words is not None and not self._asks_for_silence(vectors[0] if audio is None else words)
         with self._keep.reading(self._encoders.space, self._tidy) as memory:
-            meant = find_moments(memory, vectors, k, calibration, where) if by != "keywords" else []
+            meant = find_moments(memory, vectors, k, calibration, where, audible) if by != "keywords" else []
             said: list[Moment] = []
             if by != "meaning" and words is not None and audio is None:
                 said = find_by_words(memory, words, vectors[0], k, calibration, where, all_words=by == "both")
@@ -451,6 +455,14 @@ class Library:
         composer = self._encoders.composer
         # A composed text lies where texts do; a sum's cosines are as high as a sound's.
         return composer.compose(words, heard), calibration_for(words if composer.learnt else None, curves)
+
+    def _asks_for_silence(self, words: str | FloatArray) -> bool:
+        """Whether words, or their vector ``[dim]``, mean that there is nothing to hear."""
+        space_id = self._encoders.space.space_id
+        if space_id not in self._silence:
+            self._silence[space_id] = self.encode_text([SILENCE])[0]
+        vector = self.encode_text([words])[0] if isinstance(words, str) else words
+        return means_silence(vector, self._silence[space_id])
 
     def calibrated(self, words: str | None, audio: str | Path | None = None) -> bool:
         """Whether the relevance of what such a question finds was fitted to sounds whose names are known."""

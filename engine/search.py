@@ -15,6 +15,8 @@ from itertools import chain
 from engine.bundle import Calibration
 from engine.errors import BundleError, QueryError
 from engine.memory.base import FIELDS, Memory
+from engine.memory.matching import matches
+from engine.silence import AUDIBLE, SILENT
 from engine.types import Clause, Filter, FloatArray, Hit, Moment, Op
 
 #: Windows asked for at first, for each file wanted: most files answer with a few windows.
@@ -28,26 +30,34 @@ MOST_WINDOWS = 1024
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _CLAUSE = re.compile(r"\s*(?P<field>\w+)\s*(?P<op><=|>=|!=|<|>|=|~)\s*(?P<value>.*?)\s*", re.DOTALL)
+#: Fields that are not for users to filter by.
+_INNER = {"sha256", "window", SILENT}
 _ALIASES = {"path": "paths", "duration": "duration_s", "rate": "sample_rate_hz", "sample_rate": "sample_rate_hz"}
 
 
 def find_moments(
-    memory: Memory, vectors: FloatArray, k: int, calibration: Calibration, where: Filter | None = None
+    memory: Memory,
+    vectors: FloatArray,
+    k: int,
+    calibration: Calibration,
+    where: Filter | None = None,
+    audible: bool = False,
 ) -> list[Moment]:
     """The best moment of each of the k best sounds for a query ``[m, dim]``, best first.
 
     Words are one vector; a sound is one for each of its windows, and a file's score is the mean over them of its best
     window's cosine, so that a copy of the sound is always found first. Relevance is calibrated; whether a moment is
-    relevant enough is for the caller to say. Raises ``QueryError`` if k is not positive.
+    relevant enough is for the caller to say. With ``audible``, as if windows in which there is nothing to hear were not
+    there. Raises ``QueryError`` if k is not positive.
     """
     if k < 1:
         raise QueryError(f"k = {k}", "a positive number of results")
-    where = where or Filter()
+    where, only = where or Filter(), (AUDIBLE,) if audible else ()
     if len(vectors) == 1:
-        found = [_Stretch(hit, hit, hit, hit.score) for hit in _best_windows(memory, vectors[0], k, where)]
+        found = [_Stretch(hit, hit, hit, hit.score, only) for hit in _best_windows(memory, vectors[0], k, where, only)]
         _grow(memory, vectors[0], found, calibration)
     else:
-        found = _found_together(memory, vectors, k, where, calibration)
+        found = _found_together(memory, vectors, k, where, only, calibration)
     return [_moment(stretch, calibration) for stretch in found]
 
 
@@ -75,14 +85,22 @@ def calibration_for(words: str | None, curves: Mapping[str, Calibration]) -> Cal
     raise BundleError(f"a bundle without calibration for {kinds[-1]}", "one", "export the bundle again")
 
 
-def _best_windows(memory: Memory, vector: FloatArray, k: int, where: Filter) -> list[Hit]:
-    """The best window of each of the k best files, best first; of a file that is still being heard, none."""
+def _best_windows(
+    memory: Memory, vector: FloatArray, k: int, where: Filter, only: tuple[Clause, ...] = ()
+) -> list[Hit]:
+    """The best window of each of the k best files, best first; of a file that is still being heard, none.
+
+    What ``only`` says holds nearly everywhere, and a filter takes time: so it is asked for where it proves wanting.
+    """
     best: dict[str, Hit] = {}
     seen: set[str] = set()
     limit = min(k * WINDOWS_A_FILE, MOST_WINDOWS)
     while len(best) < k:
         rest = where.also(Clause("sha256", "not in", tuple(sorted(seen)))) if seen else where
         hits = memory.search(vector, limit, rest)
+        if not all(matches(hit.payload, Filter(only)) for hit in hits):
+            where, only = where.also(*only), ()
+            continue
         for hit in hits:
             seen.add(str(hit.payload["sha256"]))
             if "duration_s" in hit.payload:
@@ -94,7 +112,7 @@ def _best_windows(memory: Memory, vector: FloatArray, k: int, where: Filter) -> 
 
 
 def _found_together(
-    memory: Memory, vectors: FloatArray, k: int, where: Filter, calibration: Calibration
+    memory: Memory, vectors: FloatArray, k: int, where: Filter, only: tuple[Clause, ...], calibration: Calibration
 ) -> list[_Stretch]:
     """The k files with the highest mean over ``vectors`` of their best window's cosine, best first.
 
@@ -102,15 +120,15 @@ def _found_together(
     """
     candidates: dict[str, Hit] = {}
     for vector in vectors:
-        for hit in _best_windows(memory, vector, 2 * k, where):
+        for hit in _best_windows(memory, vector, 2 * k, where, only):
             candidates.setdefault(str(hit.payload["sha256"]), hit)
-    wheres = [Filter((_is(hit),)) for hit in candidates.values()]
+    wheres = [Filter((_is(hit), *only)) for hit in candidates.values()]
     answers = [memory.search_many(vector, 1, wheres) for vector in vectors]
     best: list[tuple[_Stretch, int]] = []
     for hits in (list(chain(*one)) for one in zip(*answers, strict=True)):
         asked = max(range(len(hits)), key=lambda n: hits[n].score)
         score = sum(hit.score for hit in hits) / len(hits)
-        best.append((_Stretch(hits[asked], hits[asked], hits[asked], score), asked))
+        best.append((_Stretch(hits[asked], hits[asked], hits[asked], score, only), asked))
     best = sorted(best, key=lambda one: (-one[0].score, one[0].best.id))[:k]
     for number, vector in enumerate(vectors):
         _grow(memory, vector, [stretch for stretch, asked in best if asked == number], calibration)
@@ -206,8 +224,8 @@ def _parse_clause(text: str) -> Clause:
             f"the filter {text!r}", "FIELD OP VALUE with one of < <= > >= = != ~", "for example duration<5"
         )
     field = _ALIASES.get(match["field"], match["field"])
-    if field not in FIELDS or field in ("sha256", "window"):
-        names = sorted((set(FIELDS) - {"sha256", "window", *_ALIASES.values()}) | {"duration", "path", "rate"})
+    if field not in FIELDS or field in _INNER:
+        names = sorted((set(FIELDS) - {*_INNER, *_ALIASES.values()}) | {"duration", "path", "rate"})
         raise QueryError(f"the filter field {match['field']!r}", f"one of {', '.join(names)}")
     op: Op = match["op"]  # type: ignore[assignment]  # the pattern admits only these
     is_text = FIELDS[field] is str

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.audio import regular
 from engine.errors import AudioError
+from engine.silence import is_silent
 from engine.types import Space
 from engine.windows import cut
 from indexer.decoding import StoppedError, Worker, borrowed
@@ -77,10 +78,11 @@ class Decoder:
             while True:
                 with self.flow.timed("decode"):
                     window = next(stream, None)
+                    silent = window is not None and is_silent(window, self.space.sample_rate_hz)
                 if window is None:
                     break
                 windows, end_s = windows + 1, window.end_s
-                if not self._put(Heard(content, window)):
+                if not self._put(Heard(content, window, silent)):
                     return False
         except AudioError as error:
             reason, transient = str(error), isinstance(error.__cause__, OSError)

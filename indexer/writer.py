@@ -46,10 +46,14 @@ class Content:
 
 @dataclass(slots=True, eq=False)
 class Heard:
-    """One window of a content; the encoder exchanges its samples for ``vector`` ``[dim]``."""
+    """One window of a content; the encoder exchanges its samples for ``vector`` ``[dim]``.
+
+    ``silent`` is what the samples said before.
+    """
 
     content: Content
     window: Window
+    silent: bool
     vector: FloatArray = field(default_factory=lambda: _NO_SAMPLES)
 
     def encoded(self, vector: FloatArray) -> None:
@@ -172,7 +176,9 @@ class Writer:
         content, window = heard.content, heard.window
         assert content.clip is not None, "a heard content has been opened"
         assert content.tags is not None
-        payload = window_payload(content.sha256, content.file.path, content.clip, content.tags, window, whole)
+        payload = window_payload(
+            content.sha256, content.file.path, content.clip, content.tags, window, heard.silent, whole
+        )
         return Point(point_id(content.sha256, self._space.space_id, window.index), heard.vector, payload)
 
     def _upsert(self, sha256: str, points: Sequence[Point]) -> None:

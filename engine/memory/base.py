@@ -42,6 +42,7 @@ FIELDS: dict[str, type] = {
     "sample_rate_hz": float,
     "channels": float,
     "window": float,
+    "silent": float,
 }
 
 #: Those of the captions that are remembered, which lie in a collection of their own; see ``captions.py``.

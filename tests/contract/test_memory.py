@@ -30,6 +30,7 @@ from engine.memory.exact import ExactMemory
 from engine.memory.server import ServerMemory
 from engine.memory.server_link import connected
 from engine.memory.server_options import ServerAddress, ServerOptions
+from engine.silence import AUDIBLE
 from engine.types import Clause, Filter, FloatArray, Hit, Point
 from tests.engine.memory.asked import AskedMemory
 from tests.engine.memory.stub_qdrant import Stub
@@ -586,3 +587,11 @@ def test_captions_are_kept_the_same_everywhere(memory: Memory) -> None:
     assert captions.forget(of(GENERATED)) == 2
     assert captions.forget(of()) == 2
     assert (captions.count(), captions.nearest(axis(0), 3), captions.texts(3)[1]) == (0, [], [])
+
+
+def test_what_is_silent_is_left_out_on_every_memory(memory: Memory, oracle: Memory) -> None:
+    heard = [{"silent": 1}, {}, {"silent": 1}, {"window": 3}]
+    both(memory, oracle, lambda m: m.upsert(points(16, heard)))
+    where = Filter((AUDIBLE,))
+    assert_same(memory, oracle, where)
+    assert [record.id for record in memory.scroll(where)] == [identifier(i) for i in range(1, 16, 2)]

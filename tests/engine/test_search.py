@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.bundle import Calibration
 from engine.encoders import normalise
 from engine.errors import BundleError, QueryError
-from engine.memory.base import FIELDS
+from engine.memory.base import FIELDS, Memory
 from engine.memory.exact import ExactMemory
 from engine.search import MOMENT_SHARE, calibration_for, find_moments, parse_filter
 from engine.types import Clause, Filter, Hit, Moment, Point
@@ -232,6 +232,36 @@ def test_a_sound_ranks_files_by_the_mean_of_their_best_windows() -> None:
     assert [one.score for one in found] == pytest.approx(sorted(slow.values(), reverse=True), abs=1e-5)
     copy = find_moments(memory, files["g"], 1, CURVE)[0]
     assert (names([copy]), copy.score) == (["g"], pytest.approx(1.0, abs=1e-5))
+
+
+def mark_silent(memory: Memory, file: str, first: int, last: int = 10**9) -> None:
+    windows = (Clause("window", ">=", first), Clause("window", "<=", last))
+    memory.set_payload(Filter((Clause("sha256", "in", (file,)), *windows)), {"silent": 1})
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_what_is_silent_might_as_well_not_be_there(k: int) -> None:
+    files = {"still": [0.99] * 300 + [0.4, 0.3], "mute": [0.98] * 90, "b": [0.8, 0.97, 0.79], "c": [0.1]}
+    memory = remember(files)
+    mark_silent(memory, "still", 0, 299)
+    mark_silent(memory, "mute", 0)
+    mark_silent(memory, "b", 1, 1)
+    found = find_moments(memory, QUERY[None], k, CURVE, audible=True)
+    assert names(found) == ["b", "still", "c"][:k]
+    assert (found[0].start_s, found[0].end_s) == (0.0, 2.0)  # it doesn't grow over the silence
+    assert found[0].score == pytest.approx(0.8)
+    both = find_moments(memory, np.stack([QUERY, towards(0.9)]), k, CURVE, audible=True)
+    assert set(names(both)) == set(names(found))
+    assert all(moment.start_s >= 0 and not moment.payload.get("silent") for moment in both)
+    assert names(find_moments(memory, QUERY[None], k, CURVE)) == ["still", "mute", "b", "c"][:k]
+
+
+def test_no_filter_is_asked_for_where_nothing_is_silent() -> None:
+    memory = remember({"a": [0.9, 0.2], "b": [0.5]})
+    find_moments(memory, QUERY[None], 2, CURVE, audible=True)
+    asked = memory.asked
+    find_moments(memory, QUERY[None], 2, CURVE)
+    assert memory.asked == 2 * asked
 
 
 def test_moments_of_one_file_do_not_reach_into_another() -> None:
