@@ -128,6 +128,9 @@ def _print(report: Report) -> None:
         show.remark(f"{report.kept_out} unlabelled sounds are clips that are not to be learnt from, and were left out")
     if report.spared:
         show.remark(f"{report.spared} pairs say the same and were not counted as wrong answers")
+    if report.steps_skipped:
+        remark = f"{report.steps_skipped} steps taught nothing: fp16 has no numbers for their gradients; bf16 has"
+        show.remark(remark, style="yellow")
     losses = ", ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
     show.say(
         f"{report.steps} of {report.steps_planned} steps, {report.clips} clips with captions and {report.unlabelled} "
