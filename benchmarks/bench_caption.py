@@ -16,10 +16,12 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.targets import judge
+from earshot import foley_indoors as indoors
+from earshot import foley_outdoors as outdoors
 from engine.beams import Rules, beam_search
 from engine.bundle import Bundle, open_bundle
 from engine.decoding import CachedSteps
-from engine.encoders import OnnxEncoders, normalise
+from engine.encoders import OnnxEncoders, encode_sound, normalise
 from engine.fakes import FakeEncoders
 from engine.memory.edge import EdgeMemory
 from engine.projection import EVIDENCE, laid_out, project
@@ -31,6 +33,16 @@ from exporters.decoder import CaptionDecoder, from_gpt2
 TOKENS, BEAMS, DIM, PREFIX, START = 20, 5, 512, 10, 7
 ROUNDS = 5
 LARGE = 2048
+SOUNDS = (
+    outdoors.rain,
+    outdoors.dog,
+    outdoors.siren,
+    outdoors.birds,
+    indoors.typing,
+    indoors.ticking,
+    indoors.piano,
+    indoors.telephone,
+)
 
 
 @pytest.fixture(scope="module")
@@ -138,31 +150,52 @@ def test_starter_caption(benchmark) -> None:
         judge(benchmark, {"caption": median(benchmark.stats.stats.data) * 1e3})
 
 
+def captions_like(bundle: Bundle, count: int) -> FloatArray:
+    """``count`` captions: those that come with the starter again and again, each time said a little differently.
+
+    At the starter's temperature most of them weigh something, as what is remembered does and random directions don't.
+    """
+    with np.load(bundle.path("memory.npz")) as held:
+        vectors = held["vectors"].astype(np.float32)
+    again = np.resize(vectors, (count, vectors.shape[1]))
+    return normalise(again + 0.03 * np.random.default_rng(0).standard_normal(again.shape, np.float32))
+
+
+def heard_by(bundle: Bundle) -> FloatArray:
+    """What the starter makes of sounds made on the spot."""
+    encoders = OnnxEncoders(bundle, "cpu")
+    made = (sound(np.random.default_rng(0), bundle.manifest.audio.sample_rate_hz, 6.0) for sound in SOUNDS)
+    blocks = (iter([samples.astype(np.float32)]) for samples in made)
+    return np.stack([encode_sound(encoders.audio, some, encoders.space) for some in blocks])
+
+
 @pytest.mark.parametrize("sounds", [1, 8])
 def test_projection(benchmark, sounds: int) -> None:
-    """Windows projected onto 100,000 captions of 256 numbers, exactly; for each of them."""
-    chance = np.random.default_rng(0)
-    texts = chance.standard_normal((100_000, 256)).astype(np.float32)
-    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
-    heard = texts[:sounds] + 0.03 * chance.standard_normal((sounds, 256)).astype(np.float32)
-    heard /= np.linalg.norm(heard, axis=1, keepdims=True)
-    laid = laid_out(texts)
-    benchmark.pedantic(lambda: project(heard, laid, 0.01), rounds=1 if benchmark.disabled else 50, warmup_rounds=2)
+    """Sounds projected onto 100,000 captions, exactly, as the starter does it; for each of them."""
+    bundle = open_bundle("starter")
+    if bundle.manifest.captioner is None:
+        pytest.skip("the starter has no decoder yet")
+    laid, heard, tau = laid_out(captions_like(bundle, 100_000)), heard_by(bundle), bundle.manifest.captioner.tau
+    turn = iter(range(10**9))
+
+    def task() -> None:
+        project(np.roll(heard, next(turn), axis=0)[:sounds], laid, tau)
+
+    benchmark.pedantic(task, rounds=1 if benchmark.disabled else 50, warmup_rounds=2)
     if not benchmark.disabled:
         judge(benchmark, {"projection": median(benchmark.stats.stats.data) / sounds * 1e3})
 
 
 class _Towers(FakeEncoders):
-    """Words are directions of no meaning, in the starter's space."""
+    """Texts are numbers of captions, in the starter's space."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, count: int) -> None:
         super().__init__()
         self.bundle, self.space = replace(bundle, folder=bundle.folder / "no captions"), bundle.manifest.space
+        self._captions = captions_like(bundle, count)
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:
-        return normalise(
-            np.stack([np.random.default_rng(abs(hash(text))).standard_normal(self.space.dim) for text in texts])
-        )
+        return self._captions[[int(text) for text in texts]]
 
 
 @pytest.mark.timeout(1200)
@@ -176,11 +209,10 @@ def test_projection_in_a_library(benchmark, tmp_path: Path, monkeypatch: pytest.
     bundle, count = open_bundle("starter"), 2_000 if benchmark.disabled else 100_000
     if bundle.manifest.captioner is None:
         pytest.skip("the starter has no decoder yet")
-    with Library(tmp_path / "library", encoders=_Towers(bundle), create=True) as library:
-        library.remember((f"sound number {number}" for number in range(count)), lang="eng")
+    with Library(tmp_path / "library", encoders=_Towers(bundle, count), create=True) as library:
+        library.remember(map(str, range(count)), lang="eng")
         captioner = Captioner(bundle, library.encoders, OfLibrary(library), strategy="projection", device="cpu")
-        noise = np.random.default_rng(0).standard_normal((1, bundle.manifest.dim))
-        sounds = normalise(library.text_memory(1)[0] + 0.03 * noise)
+        sounds = heard_by(bundle)[:1]
         points, [evidence], [bound] = captioner._points(sounds)
         assert points.shape == sounds.shape
         assert (len(evidence), bound) == (EVIDENCE, 0.0)
