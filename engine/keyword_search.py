@@ -22,6 +22,8 @@ By: TypeAlias = Literal["meaning", "keywords", "both"]
 FUSION_RANKS = 60
 #: Documents with any of the words are looked through for those with all, so many for each sound wanted.
 DOCUMENTS_A_FILE = 10
+#: Of the windows of a sound whose captions say the words, so many are looked at for one that is sure of it.
+WINDOWS_LOOKED_AT = 64
 
 
 def find_by_words(
@@ -39,13 +41,32 @@ def find_by_words(
 
 
 def _windows(memory: Memory, words: str, vector: FloatArray, found: Sequence[Hit]) -> list[tuple[Hit, Filter]]:
-    """Of each sound the window to listen to, and what holds there: its caption has all the words, or nothing need."""
-    all_said = Filter(tuple(Clause("caption", "~", token) for token in query_tokens(words)))
-    best = memory.search_many(vector, 1, [*(_of(hit).also(*all_said.clauses) for hit in found), *map(_of, found)])
-    windows: list[tuple[Hit, Filter]] = []
-    for here, anywhere in zip(best[: len(found)], best[len(found) :], strict=True):
-        windows += [(hit, all_said) for hit in here] or [(hit, Filter()) for hit in anywhere]
-    return windows
+    """Of each sound the window to listen to, and what holds there: the words that a caption says, or nothing need.
+
+    Captions that are unsure don't count: no sound is found by them.
+    """
+    said = [_said(words, hit) for hit in found]
+    theirs = [Filter(tuple(Clause("caption", "~", token) for token in tokens)) for tokens in said]
+    asked = [row for row, tokens in enumerate(said) if tokens]
+    heres = memory.search_many(vector, WINDOWS_LOOKED_AT, [_of(found[n]).also(*theirs[n].clauses) for n in asked])
+    here = {
+        row: hit
+        for row, hits in zip(asked, heres, strict=True)
+        for hit in reversed(hits)
+        if not hit.payload.get("caption_unsure") and has_all(" ".join(said[row]), str(hit.payload.get("caption")))
+    }
+    others = [row for row in range(len(found)) if row not in here]
+    best = memory.search_many(vector, 1, [_of(found[row]) for row in others])
+    anywhere = {row: hit for row, hits in zip(others, best, strict=True) for hit in hits}
+    windows = [(here[n], theirs[n]) if n in here else (anywhere.get(n), Filter()) for n in range(len(found))]
+    return [(hit, holds) for hit, holds in windows if hit is not None]
+
+
+def _said(words: str, hit: Hit) -> list[str]:
+    """Of the words asked for, those of the caption of this sound that says most of them."""
+    captions = hit.payload.get("captions") or []
+    told = [[token for token in query_tokens(words) if has_all(token, str(caption))] for caption in captions]
+    return max(told, key=len, default=[])
 
 
 def fused(meant: Sequence[Moment], said: Sequence[Moment], k: int) -> list[Moment]:

@@ -107,6 +107,20 @@ def test_the_moment_is_where_a_caption_says_it_or_else_where_it_sounds_most_so(m
     assert found(memory, "silence") == found(memory, "?") == []
 
 
+def test_the_moment_is_one_whose_caption_is_sure(memory: ExactMemory):
+    """Not where an unsure caption says the words, nor where it sounds most so."""
+    said = [(unit(1, 0), "a car horn", True), (unit(0.8, 0.2), "wind", False), (unit(0.1, 0.9), "a car passes", False)]
+    said += [(unit(0.9, 0.1), "a scared horse", False)]  # holds the letters, not the word
+    for n, (vector, caption, unsure) in enumerate(said):
+        payload = {"sha256": "road", "paths": ["/road.wav"], "window": n, "duration_s": 4.0, "caption": caption}
+        payload |= {"start_s": float(n), "end_s": n + 1.0, "title": "horn test", "caption_unsure": unsure}
+        payload["captions"] = ["wind", "a car passes", "a scared horse"] if n == 0 else None
+        memory.upsert([Point(str(uuid.uuid5(uuid.NAMESPACE_URL, f"road{n}")), vector, payload)])
+    assert found(memory, "car") == [("/road.wav", 2.0)]
+    assert found(memory, "car horn") == found(memory, "car horn", all_words=True) == [("/road.wav", 2.0)]
+    assert found(memory, "horn test") == [("/road.wav", 0.0)]  # by its title: where it sounds most so
+
+
 def moment(path: str, score: float = 0.5) -> Moment:
     return Moment(path, (path,), 0.0, 1.0, score, score, 1.0, payload={"sha256": path})
 
