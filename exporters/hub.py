@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import logging
 
 from engine.bundle import file_sha256
 from exporters.errors import SourceError, with_room
@@ -32,6 +33,8 @@ MSCLAP_2023 = "CLAP_weights_2023.pth"
 CHECKPOINT_FILES = (MSCLAP_2023,)
 #: Names of what is small and always wanted, in any folder of a repository.
 _SETTINGS = ("*.json", "*.txt", "*.model", "README.md")
+#: What a tokenizer is made of.
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 #: Weights by preference: of the first kind that is there all files are taken, and none of the others.
 _WEIGHTS = (
     ("model.safetensors", "model-*-of-*.safetensors"),
@@ -58,17 +61,28 @@ def fetch(name: str) -> Path:
     Raises ``SourceError``: no such model, no connection, not downloaded while offline, or a file that isn't what the
     Hub says it is.
     """
+    folder = _fetch(name, wanted)
+    single = [folder / file for file in CHECKPOINT_FILES if (folder / file).is_file()]
+    return single[0] if single else folder
+
+
+def fetch_tokenizer(name: str) -> Path:
+    """A folder with a model's tokenizer, without the model. Raises as ``fetch`` does."""
+    return _fetch(name, lambda files: [file for file in files if file in _TOKENIZER])
+
+
+def _fetch(name: str, choose: Callable[[Sequence[str]], list[str]]) -> Path:
+    """The folder with those of a repository's files that are chosen. Raises as ``fetch`` does."""
     with _connection(name), with_room(constants.HF_HUB_CACHE, "what has come is kept"):
         if constants.HF_HUB_OFFLINE:
             files = [entry.path for entry in get_cached_repo_tree(name)]
         else:
             files = HfApi().list_repo_files(name)
-        folder = Path(snapshot_download(name, allow_patterns=wanted(files)))
+        folder = Path(snapshot_download(name, allow_patterns=choose(files)))
     changed = [problem for path in sorted(folder.rglob("*")) if path.is_file() and (problem := _change(path))]
     if changed:
         raise SourceError(f"{', '.join(changed)}", "the hashes that the Hub says", "they were removed: pull again")
-    single = [folder / file for file in CHECKPOINT_FILES if (folder / file).is_file()]
-    return single[0] if single else folder
+    return folder
 
 
 def wanted(files: Sequence[str]) -> list[str]:
@@ -111,7 +125,10 @@ def _git_sha1(path: Path) -> str:
 
 @contextmanager
 def _connection(name: str) -> Iterator[None]:
-    """Say in our words what went wrong between us and the Hub."""
+    """Say in our words, and in no others, what went wrong between us and the Hub."""
+    verbosity = logging.get_verbosity()
+    if verbosity == logging.WARNING:  # its default: a line for each time that it tries again
+        logging.set_verbosity_error()
     try:
         yield
     except (RepositoryNotFoundError, HFValidationError) as error:
@@ -133,3 +150,5 @@ def _connection(name: str) -> Iterator[None]:
             "a connection, or the files in HF_HOME",
             "unset HF_HUB_OFFLINE" if offline else "try again: what has come is kept",
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)

@@ -33,10 +33,19 @@ from engine.types import FloatArray
 from engine.windows import pad_to
 from exporters.errors import SourceError
 from exporters.htsat import Htsat
-from exporters.hub import MSCLAP_2023
+from exporters.hub import MSCLAP_2023, fetch_tokenizer
 from exporters.laion import HTSAT_EXACT, HtsatTower
 from exporters.melspec import FLOOR, DecibelMel, MelSettings
-from exporters.source import AudioPart, Source, TextPart, backend_tokenizer, fingerprint, reading, require_keys
+from exporters.source import (
+    AudioPart,
+    OtherFamilyError,
+    Source,
+    TextPart,
+    backend_tokenizer,
+    fingerprint,
+    reading,
+    require_keys,
+)
 from exporters.towers import unit
 
 NAME = "msclap"
@@ -125,11 +134,13 @@ def reads(source: Path, config: dict[str, Any]) -> bool:
 
 
 def load(source: Path, name: str) -> Source:
-    """Read a checkpoint, with a tokenizer beside it or that of GPT-2 on the Hub. Raises ``SourceError``."""
+    """Read a checkpoint, with a tokenizer beside it or that of GPT-2 on the Hub.
+
+    Raises ``SourceError``; ``OtherFamilyError`` where the file holds no state dict under ``model``.
+    """
     path = source / MSCLAP_2023 if source.is_dir() else source
     with reading(path):
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        weights = {key: value.float() if value.is_floating_point() else value for key, value in saved["model"].items()}
+        weights = _weights(torch.load(path, map_location="cpu", weights_only=True))
     htsat, gpt2 = _part(weights, _HTSAT), _part(weights, "caption_encoder.base.")
     if not htsat or "wte.weight" not in gpt2:
         raise SourceError(
@@ -154,6 +165,14 @@ def load(source: Path, name: str) -> Source:
         text=text,
         facts={"licence": "MIT", "logit_scale": float(weights.get("logit_scale", torch.tensor(0.0)).exp())},
     )
+
+
+def _weights(saved: Any) -> dict[str, Tensor]:
+    """The state dict of a checkpoint, in float32. Raises ``OtherFamilyError`` where it is kept in another way."""
+    weights = saved.get("model") if isinstance(saved, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise OtherFamilyError
+    return {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
 
 
 def _called(name: str) -> str:
@@ -257,7 +276,7 @@ def _front(tables: Mapping[str, Tensor]) -> tuple[DecibelMel, Any]:
 
 def _tokenizer(folder: Path) -> tuple[Tokenizer, GPT2Tokenizer]:
     beside = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
-    reader = GPT2Tokenizer.from_pretrained(folder if beside else TOKENIZER, local_files_only=beside)
+    reader = GPT2Tokenizer.from_pretrained(folder if beside else fetch_tokenizer(TOKENIZER), local_files_only=True)
     reader.add_special_tokens({"pad_token": "!"})
     if reader.pad_token_id != 0:
         raise SourceError(f'"!" as token {reader.pad_token_id}', "token 0", f"take the tokenizer of {TOKENIZER}")

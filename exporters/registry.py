@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from exporters import finetuned, laion, msclap, own, sentence
 from exporters.errors import SourceError
-from exporters.source import Source
+from exporters.source import OtherFamilyError, Source
 
 
 class Family(Protocol):
@@ -21,7 +22,7 @@ class Family(Protocol):
         """Whether a file or folder, with this ``config.json`` (``{}`` where it has none), is of this family."""
 
     def load(self, source: Path, name: str) -> Source:
-        """Read it. Raises ``SourceError``."""
+        """Read it. Raises ``SourceError``; ``OtherFamilyError`` where it isn't of this family after all."""
 
 
 FAMILIES: tuple[Family, ...] = (laion, msclap, sentence, own, finetuned)
@@ -42,7 +43,8 @@ def load_source(source: Path, name: str | None = None) -> Source:
     config = _config(source)
     for family in FAMILIES:
         if family.reads(source, config):
-            return family.load(source, name or source.resolve().name)
+            with suppress(OtherFamilyError):
+                return family.load(source, name or source.resolve().name)
     kind = config.get("model_type") or "none that config.json names"
     raise SourceError(f"a checkpoint of an unknown family in {source} (model type: {kind})", known_families())
 

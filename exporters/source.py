@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,17 @@ from engine.types import FloatArray, Pad
 from exporters.errors import SourceError
 
 _NAMED = 8  # keys in one message
+_NEVER_RUN = "code in checkpoints is never run"
+#: What torch says before and after what it found: above all how to run the code all the same.
+_ADVICE = re.compile(
+    r"Weights only load failed\.|(This file can still be loaded|Please file an issue).*?WeightsUnpickler error:"
+    r"|In PyTorch 2\.6,.*?trusted source\.|Please use `torch\.serialization.*",
+    re.DOTALL,
+)
+
+
+class OtherFamilyError(Exception):
+    """A checkpoint that only looked as if it were of a family, until it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +156,22 @@ def reading(what: Path | str) -> Iterator[None]:
     disable_progress_bar()
     set_verbosity_error()
     try:
-        yield
-    except BundleError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    except (BundleError, OtherFamilyError):
         raise
     except pickle.UnpicklingError as error:
         raise SourceError(
             f"pickled code or a damaged file in {what} ({_first_line(error)})",
             "weights alone",
-            "get it again from its publisher; code in checkpoints is never run",
+            f"get it again from its publisher; {_NEVER_RUN}",
         ) from error
     except Exception as error:  # safetensors, tokenizers, torch and json share no class
+        if "trust_remote_code" in str(error):
+            raise SourceError(
+                f"code of its own in {what} ({_first_line(error)})", "weights alone", f"choose another; {_NEVER_RUN}"
+            ) from error
         raise SourceError(
             f"{what} that can't be read ({_first_line(error)})", "a whole checkpoint", "download or copy it again"
         ) from error
@@ -182,4 +201,4 @@ def require_keys(what: str, missing: Iterable[str], unexpected: Iterable[str], r
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (_ADVICE.sub("", str(error)).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tokenizers import ByteLevelBPETokenizer
 
 from engine.errors import BundleError
 from exporters import hub as hub_module
@@ -23,6 +24,18 @@ from engine.errors import BundleError
 from exporters.hub import fetch
 try:
     print(fetch(sys.argv[1]))
+except BundleError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+READ = """
+import sys
+from pathlib import Path
+from engine.errors import BundleError
+from exporters.msclap import _tokenizer
+from huggingface_hub import constants
+try:
+    for constants.HF_HUB_OFFLINE in (False, True):
+        print(_tokenizer(Path(sys.argv[1]))[0].encode("a dog!").tokens)
 except BundleError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
@@ -41,11 +54,13 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         yield served
 
 
-def fetch(hub: Hub, home: Path, name: str = REPO, **settings: str) -> subprocess.CompletedProcess[str]:
+def fetch(
+    hub: Hub, home: Path, name: str = REPO, script: str = FETCH, **settings: str
+) -> subprocess.CompletedProcess[str]:
     """In a process of its own, as ``huggingface_hub`` reads its settings when it is imported."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", **settings}
-    command = [sys.executable, "-c", FETCH, name]
+    command = [sys.executable, "-c", script, name]
     return subprocess.run(command, env=ours | settings, capture_output=True, text=True, timeout=120)
 
 
@@ -102,8 +117,8 @@ def test_a_model_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
 
 def test_no_network(hub: Hub, tmp_path: Path) -> None:
     result = fetch(hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    assert "no answer of http://127.0.0.1:9" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("SourceError: found acme/clap not downloaded, and no answer of http://127.0.0.1:9;")
+    assert len(result.stderr.splitlines()) == 1  # and not a line for each time that it was tried
 
 
 def test_no_space(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +133,27 @@ def test_no_space(monkeypatch: pytest.MonkeyPatch) -> None:
         BundleError, match=r"found no space left in /cache; expected .*make room: what has come is kept"
     ):
         hub_module.fetch(REPO)
+
+
+def test_the_tokenizer_of_gpt2_comes_unchanged_and_alone(tmp_path: Path) -> None:
+    """That of MS-CLAP, where none lies beside the weights; the second time offline."""
+    published = tmp_path / "published"
+    published.mkdir()
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(["a dog!"], vocab_size=300)
+    made.add_special_tokens(["<|endoftext|>"])
+    made.save(str(published / "tokenizer.json"))
+    (published / "model.safetensors").write_bytes(b"large")
+    with serving(Hub("openai-community/gpt2", published)) as hub:
+        hub.tampered.add("tokenizer.json")
+        refused = fetch(hub, tmp_path / "home", str(tmp_path), READ)
+        assert "SourceError: found tokenizer.json with hash" in refused.stderr
+        assert not refused.stdout
+        hub.tampered.clear()
+        read = fetch(hub, tmp_path / "home", str(tmp_path), READ)
+        assert (read.returncode, len(read.stdout.splitlines())) == (0, 2), read.stderr
+        assert len(set(read.stdout.splitlines())) == 1
+        assert not [line for line in hub.asked if "model.safetensors" in line]
 
 
 def test_offline_and_not_there(hub: Hub, tmp_path: Path) -> None:
