@@ -37,16 +37,19 @@ DRAWS = 64
 
 @dataclass(frozen=True, slots=True)
 class CaptionSettings:
-    """How captions are made unless asked for otherwise: ``engine.bundle.CaptionerPart`` says what each is."""
+    """How captions are made unless asked for otherwise: ``engine.bundle.CaptionerPart`` says what each is.
+
+    By default as served the starter best (docs/experiments.md).
+    """
 
     languages: tuple[str, ...]
     beams: int = 5
     length_penalty: float = 1.0
     no_repeat: int = 3
     strategy: Strategy = "projection"
-    tau: float = 0.01
+    tau: float = 0.02
     renormalise: bool = True
-    rerank: bool = False
+    rerank: bool = True
     sigma: float = 0.0
     calibration: Calibration | None = None
 
@@ -56,7 +59,8 @@ def export_captioner(
 ) -> Mapping[str, Any]:
     """Add a decoder to the bundle in the folder ``bundle``; returns the manifest's section.
 
-    ``space_id`` is the space of the vectors that it learnt from. Its weights are rounded to int8 steps. Raises
+    ``space_id`` is the space of the vectors that it learnt from. Its weights are rounded to int8 steps. How far
+    the nearest caption is to be believed stays, as it is none of the decoder's. Raises
     ``BundleError`` if that isn't the bundle's or the bundle is in use, ``ParityError`` if a graph isn't its decoder.
     """
     opened = open_bundle(bundle)
@@ -71,6 +75,8 @@ def export_captioner(
     start = Tokenizer.from_file(str(tokenizer)).token_to_id(f"[{settings.languages[0]}]")
     golden = _checked(decoder, rounded, bundle, start)
     floors = _save_anchors(bundle, golden.points, golden.scores)
+    before = opened.manifest.captioner
+    nearest = before.nearest if before is not None and before.space_id == space_id else None
     section = {
         "prefix": PREFIX,
         "decoder": DECODER,
@@ -80,6 +86,7 @@ def export_captioner(
         "max_tokens": decoder.config.max_tokens,
         **asdict(settings),
         **floors,
+        "nearest": asdict(nearest) if nearest else None,
         "parity": {"storage_nats": golden.storage, "graph_nats": golden.graph},
         "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
     }
@@ -96,7 +103,7 @@ def hear_eventless_again(bundle: Path) -> None:
 
 def calibrate_captions(bundle: Path, curve: Calibration, nearest: Calibration | None = None) -> None:
     """Say in the manifest how the cosine of a sound and its caption is to be believed; and of the nearest one."""
-    told = {"calibration": asdict(curve), "nearest": asdict(nearest) if nearest else None}
+    told = {"calibration": asdict(curve)} | ({"nearest": asdict(nearest)} if nearest else {})
     _write_manifest(bundle, _section(bundle) | told)
 
 

@@ -20,6 +20,7 @@ from engine.bundle import Bundle
 from engine.encoders import OnnxEncoders, normalise
 from engine.errors import QueryError
 from engine.types import FloatArray
+from exporters.amend import amend
 from exporters.asking import hear
 from exporters.captioner import CaptionSettings, export_captioner
 from exporters.export import replacing
@@ -80,7 +81,20 @@ def teach(lesson: Lesson, bundle: Bundle, out: Path) -> Mapping[str, Any]:
     if not out.exists():
         with replacing(out) as folder:  # killed while it is copied, it isn't there
             shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
-    return export_captioner(decoder, run / "tokenizer.json", bundle.manifest.space_id, settings, out)
+    section = export_captioner(decoder, run / "tokenizer.json", bundle.manifest.space_id, settings, out)
+    amend(out, {"name": out.name, "captions": {"facts": _facts(lesson, bundle, section)}})
+    return section
+
+
+def _facts(lesson: Lesson, bundle: Bundle, section: Mapping[str, Any]) -> dict[str, str]:
+    """What the card says of this decoder, in place of what it said of another; the bundle's memory is the same."""
+    before = bundle.manifest.extra.get("captions") or {}
+    kept = {name: told for name, told in before.get("facts", {}).items() if name == "memory"}
+    return kept | {
+        "decoder": f"{section['parameters']:,} parameters, {lesson.steps:,} steps, noise of {section['sigma']:.3g}",
+        "learnt from": f"{len(lesson.texts):,} captions in {', '.join(_spoken(lesson.languages))}",
+        "judged": "not yet: `earshot eval captions` does",
+    }
 
 
 def _held_out(lesson: Lesson, vectors: FloatArray, rows: list[int]) -> HeldOut | None:

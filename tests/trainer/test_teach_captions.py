@@ -80,6 +80,17 @@ def test_from_captions_to_a_bundle_that_captions(
     part = bundle.manifest.captioner
     assert part is not None
     assert (part.sigma, part.languages, part.space_id) == (0.06, ("eng",), bundle.manifest.space_id)
+    assert (part.tau, part.rerank) == (0.02, True)
+    starter = open_bundle("starter").manifest.captioner
+    assert starter is not None
+    assert (part.calibration, part.nearest) == (None, starter.nearest)  # the memory is the starter's, the decoder not
+    assert bundle.manifest.name == "speaking"
+    card = (out / "README.md").read_text(encoding="utf-8").partition("## What it says of sounds")[2].partition("##")[0]
+    assert f"{told['captioner']['parameters']:,} parameters, 2 steps, noise of 0.06" in card
+    assert "6 captions in eng" in card
+    assert "4,992 sentences" in card
+    for of_the_starter in ("CIDEr-D", "1,418,720", "AudioCaps"):
+        assert of_the_starter not in card
     soundfile.write(tmp_path / "silence.wav", np.zeros(40_000), 16_000)
     said = CliRunner().invoke(app, ["caption", str(tmp_path / "silence.wav"), "--bundle", str(out)])
     assert said.exit_code == 0, said.output
