@@ -10,6 +10,7 @@ Killed at any moment, the same command goes on. ``--evaluate`` prints the verdic
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from engine.errors import EarshotError
 from engine.types import FloatArray
 from exporters.towers import AudioConfig, AudioTower, TextConfig, TextTower, unit
 from trainer.alignment import AlignmentLesson, Targets, clip_balance, mean_text, targets_of
@@ -303,7 +305,15 @@ STAGES = {"prepare": Recipe.prepare, "text": Recipe.learn_text, "audio": Recipe.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the recipe. Raises ``DataMissingError`` where the data is not."""
+    """Run the recipe. Exits with 1 and says why where it can't be, as without the data."""
+    try:
+        _run(arguments)
+    except EarshotError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder with sounds.csv")
     parser.add_argument("--out", type=Path, default=Path("runs/starter"), help="where stages and checkpoints go")
