@@ -87,7 +87,7 @@ def test_every_language_finds_nearly_as_much_as_english(precision: dict[str, flo
     [
         ("perro ladrando", r"dog|bark|puppy"),
         ("雨の音", r"\brain"),
-        ("knarrende Tür", r"creak|squeak|door"),
+        ("knarrende Tür", r"creak"),
         ("🐕", r"dog|bark|puppy"),
         ("orage et tonnerre", r"thunder"),
         ("婴儿哭声", r"baby|cry"),
@@ -100,7 +100,7 @@ def test_train_clips_are_found_in_other_languages(
 ):
     library, texts = held_out_library
     found = [texts[moment.path] for moment in library.search(words, k=3, min_relevance=0, by="meaning")]
-    assert re.search(text, " ".join(found)), found
+    assert re.search(text, found[0]), found
 
 
 @pytest.mark.parametrize("words", ["шум дождя", "שלום", "ⵣⵓⵔ"])
