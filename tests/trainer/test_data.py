@@ -22,7 +22,6 @@ from trainer.data import (
     read_rows,
     training_rows,
 )
-from trainer.recipes.starter import main
 from trainer.texts import corpus, normal
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -75,8 +74,6 @@ def test_only_shippable_training_rows():
 def test_missing_data_says_what_to_do(tmp_path):
     with pytest.raises(DataMissingError, match="--data"):
         read_rows(tmp_path)
-    with pytest.raises(DataMissingError, match="--data"):
-        main(["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--stages", "prepare"])
 
 
 def test_short_clips_are_repeated(tmp_path):
