@@ -20,9 +20,10 @@ from indexer.captions import WINDOWS_A_STEP
 from indexer.ledger import Ledger
 from tests.sounds import tone, write_sound
 
-KILLS, FILES = 6, 30
+KILLS, FILES = 6, 60
 RUN = """
 import sys
+import time
 from earshot import Library
 from engine.fakes import FakeEncoders
 from engine.types import Caption
@@ -36,6 +37,7 @@ class Sayer:
 
     def caption(self, vectors):
         print(len(vectors), flush=True)
+        time.sleep(0.02)  # or all is said before the first kill
         return [Caption(f"a sound like {abs(hash(v.tobytes())) % 7}", 0.5, "eng") for v in vectors]
 
 print("ready", flush=True)
@@ -50,7 +52,7 @@ def run(
 ) -> tuple[bool, int]:
     """Index in a process of its own; whether it ended by itself, and how many windows it began to caption.
 
-    Killed after its n-th batch of captions began.
+    Killed after its n-th batch of captions began, if there are as many.
     """
     command = [sys.executable, "-c", RUN, str(library), str(sounds), str(window_s), str(at_once)]
     windows = 0
@@ -62,7 +64,10 @@ def run(
         assert process.stdout.readline() == "ready\n"
         if kill_at is not None:
             for _ in range(kill_at):
-                windows += int(process.stdout.readline())
+                line = process.stdout.readline()
+                if not line.strip().isdigit():  # so little was left to say that it has ended before
+                    break
+                windows += int(line)
             time.sleep(delay_s)
             process.send_signal(signal.SIGKILL)
         windows += sum(int(line) for line in process.stdout.read().split() if line.isdigit())
