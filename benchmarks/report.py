@@ -36,17 +36,20 @@ TITLES = {
 def report(*runs: dict[str, Any]) -> str:
     """The Markdown of pytest-benchmark's JSON: machine, targets, then a table for each file of benchmarks.
 
+    Of a row that several runs have, the last is told; and of a run, as long as it has such rows.
+
     Raises ``ValueError`` where runs are of different machines or libraries.
     """
     if any(run["machine_info"] != runs[0]["machine_info"] for run in runs):
         raise ValueError("found runs of different machines or libraries, expected those of one")
-    latest = {one["fullname"]: one for run in runs for one in run["benchmarks"]}
-    benchmarks = sorted(latest.values(), key=_file)
+    latest = {one["fullname"]: (number, one) for number, run in enumerate(runs) for one in run["benchmarks"]}
+    benchmarks = sorted((one for _, one in latest.values()), key=_file)
     parts = [HEAD, machine(runs[0])]
-    for run in runs[1:]:
-        files = ", ".join(dict.fromkeys(f"`{_file(one)}`" for one in run["benchmarks"]))
-        rows = "1 row" if len(run["benchmarks"]) == 1 else f"{len(run['benchmarks'])} rows"
-        parts.append(f"Measured again by a later run ({_when(run)}): {rows} of {files}.\n")
+    for number, run in enumerate(runs[1:], 1):
+        if held := [one for last, one in latest.values() if last == number]:
+            files = ", ".join(f"`{name}`" for name in dict.fromkeys(map(_file, held)))
+            rows = "1 row" if len(held) == 1 else f"{len(held)} rows"
+            parts.append(f"Measured again by a later run ({_when(run)}): {rows} of {files}.\n")
     if promised := targets(benchmarks):
         parts += ["## Targets\n", promised]
     for file in dict.fromkeys(_file(one) for one in benchmarks):

@@ -311,9 +311,8 @@ class _Run:
         every = [*self.old, *self.fresh]
         sum_gradients(every, [p for p in (self.log_temperature,) if p.requires_grad], accelerator)
         norm = accelerator.clip_grad_norm_(every, self.settings.clip)
-        if (
-            accelerator.scaler is None and norm is not None
-        ):  # a scaler leaves such a step out, and tries a smaller scale
+        # A scaler leaves such a step out, and tries a smaller scale.
+        if accelerator.scaler is None and norm is not None:
             self._finite(step, batch, others, {**values, "gradient": float(norm)})
         self.optimiser.step()
         self._count_skipped(step, batch, others, report)

@@ -33,7 +33,8 @@ from trainer.manifest import read_data
 
 #: What bridges the gap: noise alone; or a shift or a linear adapter, learnt from pairs, and then the noise.
 Bridging = Literal["noise", "shift", "adapter"]
-#: The noise that served the starter best; what is estimated from pairs served worst (docs/experiments.md).
+#: The noise that serves best where a sound's own vector is put into words; upon a memory less does, and the starter has
+#: less. What is estimated from pairs served worst (docs/experiments.md).
 NOISE = 0.06
 #: Pairs that noise is estimated from (arXiv:2309.12242 takes 50), and texts that are only looked at.
 PAIRS, HELD_OUT = 50, 300

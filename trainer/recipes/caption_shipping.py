@@ -96,7 +96,7 @@ def lessons(work: Work) -> list[str]:
 
 
 def shipped_config() -> CaptionerConfig:
-    """A decoder of 1.4 million numbers, half of them pieces: so many that words stay whole and none is made up."""
+    """A decoder of 1.4 million numbers, half of them pieces: so many that most words stay whole."""
     return CaptionerConfig(
         pieces=5000,
         width=160,

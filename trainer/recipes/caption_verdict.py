@@ -17,7 +17,7 @@ from exporters.captioner import calibrate_captions
 from trainer.caption_metrics import sound_figures, text_figures
 from trainer.caption_trust import caption_curve
 from trainer.evaluate import Figure, table
-from trainer.recipes.caption_shipping import MOST_REMEMBERED, told_before
+from trainer.recipes.caption_shipping import told_before
 from trainer.recipes.captions import Work, centres
 from trainer.references import Referenced
 
@@ -52,7 +52,7 @@ class _Counted:
 
     def count(self) -> int:
         """See ``Remembering.count``."""
-        return len(self.held.texts(MOST_REMEMBERED)[1])
+        return len(self.held)
 
 
 def judged(work: Work, clips: Sequence[Referenced], heard: Sequence[FloatArray], **asked: Any) -> list[Figure]:
