@@ -39,15 +39,19 @@ class Targets:
 @torch.inference_mode()
 def targets_of(views: Views, texts: Tensor, tower: AudioTower) -> Targets:
     """Targets from the clips' ``texts [clips, dim]`` (zero: none) and a ``tower`` that still is the teacher."""
-    second = texts[torch.from_numpy(np.maximum(views.second, 0))]
-    share = torch.from_numpy(views.share)
-    share = torch.where(share > 1 - AUDIBLE, torch.ones(()), torch.where(share < AUDIBLE, torch.zeros(()), share))
-    text = mix_texts(texts[torch.from_numpy(views.first)], second, share)
+    told = texts[torch.from_numpy(np.maximum(views.clips, 0))]
+    text = mix_texts(told, audible(torch.from_numpy(views.shares)))
     teacher = torch.cat(
         [tower.embed(torch.from_numpy(views.features[i : i + 1024]).float()) for i in range(0, len(text), 1024)]
     )
     belief = (((text * teacher).sum(1) - DOUBTED) / (BELIEVED - DOUBTED)).clamp(LEAST_BELIEF, 1)
     return Targets(views.features, text, teacher, belief * (text.norm(dim=1) > 0.5))
+
+
+def audible(shares: Tensor) -> Tensor:
+    """Shares ``[views, sounds]`` of a mixture's power without the sounds that go unnamed; those left add up to one."""
+    named = torch.where(shares < AUDIBLE, torch.zeros(()), shares)
+    return named / named.sum(1, keepdim=True)
 
 
 class AlignmentLesson:

@@ -7,7 +7,7 @@ mixture is a sum of powers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,31 +22,45 @@ from exporters.towers import AudioConfig, AudioTower
 from trainer.cache import MelTable, save_array, window_starts, write_atomic
 
 MOST_WINDOWS = 12  # of one clip: long recordings must not outweigh short ones
+MOST_MIXED = 3  # sounds in one view
 MIX_SHARE = 0.6  # of augmented views, the others are one sound changed
-LOUDER_DB = 12.0  # the most that one sound of a mixture is louder than the other
+THREE_SHARE = 1 / 3  # of the mixtures, the others are of two
+LOUDER_DB = 12.0  # the most that a sound of a mixture is louder or fainter than its first
 GAIN_DB = (-24.0, 6.0)
 FILTER_DB = 9.0
 BATCH = 32
 #: What float16 leaves of silence in a log-mel; made louder to balance a mixture, it would be a sound.
 ROUNDING = 1e-5
+NO_POWER = 1e-9  # what is left of a silent window
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Windows to hear: ``first [n]`` and ``second [n]`` clips (second -1: alone), ``share [n]`` of the first's power.
+    """Windows heard: which ``clips [n, 3]`` sound in each (-1: none) and their ``shares [n, 3]`` of its power.
 
     ``features [n, patches, channels]`` float16 is what the trunk makes of them.
     """
 
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    share: FloatArray
+    clips: NDArray[np.int64]
+    shares: FloatArray
     features: NDArray[np.float16]
+
+    @classmethod
+    def alone(cls, clips: NDArray[np.int64], features: NDArray[np.float16]) -> Views:
+        """Windows of one clip each, ``clips [n]``."""
+        others = (len(clips), MOST_MIXED - 1)
+        shares = np.concatenate([np.ones((len(clips), 1), np.float32), np.zeros(others, np.float32)], axis=1)
+        return cls(np.concatenate([clips[:, None], np.full(others, -1)], axis=1), shares, features)
+
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """Each view's first clip ``[n]``, of which others are mixtures: the only one where it is alone."""
+        return self.clips[:, 0]
 
     def only(self, clips: NDArray[np.bool_]) -> Views:
         """The views whose first clip is among ``clips [clips]``."""
         kept = clips[self.first]
-        return Views(self.first[kept], self.second[kept], self.share[kept], self.features[kept])
+        return Views(self.clips[kept], self.shares[kept], self.features[kept])
 
 
 def log_mel_batches(mels: MelTable, config: AudioConfig) -> Iterator[Tensor]:
@@ -68,43 +82,69 @@ def clean_windows(mels: MelTable, config: AudioConfig, most: int = MOST_WINDOWS)
 
 
 def hear_clean(mels: MelTable, tower: AudioTower, path: Path) -> Views:
-    """Each clip's own windows, unchanged."""
+    """Each clip's own windows, unchanged; kept in ``path``."""
     windows = clean_windows(mels, tower.config)
     size = frames_of(tower.config.window_samples, tower.config.front)
 
-    def view(number: int) -> tuple[FloatArray, float]:
+    def view(number: int) -> FloatArray:
         clip, start = windows[number]
-        return np.asarray(mels.clip(clip)[start : start + size], np.float32), 1.0
+        return np.asarray(mels.clip(clip)[start : start + size], np.float32)
 
-    first = np.array([clip for clip, _ in windows])
-    return _hear(first, np.full(len(first), -1), view, tower, path)
+    if not _holds(path, len(windows)):
+        features = _heard(tower, len(windows), view)
+        write_atomic(path, lambda draft: save_array(draft, features))
+    return Views.alone(np.array([clip for clip, _ in windows]), np.load(path))
 
 
 def hear_changed(
     mels: MelTable, clips: NDArray[np.int64], count: int, tower: AudioTower, path: Path, seed: int
 ) -> Views:
-    """``count`` windows of random ``clips``: filtered, louder or fainter, and more often than not two mixed."""
-    size, offset = frames_of(tower.config.window_samples, tower.config.front), tower.config.front.offset
+    """``count`` windows of random ``clips``: filtered, louder or fainter, and more often than not two or three mixed.
+
+    Kept in ``path``, and the shares in its ``.share`` twin.
+    """
+    sounding = _drawn(clips, count, seed)
+    shares_path = path.with_suffix(".share.npy")
+    shares = np.zeros(sounding.shape, np.float32)
+
+    def view(number: int) -> FloatArray:
+        mixed, shares[number] = _mixture(mels, sounding[number], tower.config, np.random.default_rng([seed, number]))
+        return mixed
+
+    if not (_holds(path, count) and _holds(shares_path, count, MOST_MIXED)):
+        features = _heard(tower, count, view)
+        write_atomic(shares_path, lambda draft: save_array(draft, shares))
+        write_atomic(path, lambda draft: save_array(draft, features))
+    return Views(sounding, np.load(shares_path), np.load(path))
+
+
+def _drawn(clips: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Random ``clips`` that sound together, one to three of them a view, ``[count, 3]`` with -1 for none."""
     chance = np.random.default_rng(seed)
-    first, second = chance.choice(clips, count), chance.choice(clips, count)
-    second = np.where(chance.random(count) < MIX_SHARE, second, -1)
+    drawn, luck = chance.choice(clips, (count, MOST_MIXED)), chance.random(count)
+    sounds = 1 + (luck < MIX_SHARE).astype(int) + (luck < MIX_SHARE * THREE_SHARE)
+    return np.where(np.arange(MOST_MIXED) < sounds[:, None], drawn, -1)
 
-    def view(number: int) -> tuple[FloatArray, float]:
-        own = np.random.default_rng([seed, number])
-        one, other = (
-            np.zeros((size, mels.frames.shape[1]), np.float32)
-            if clip < 0
-            else _filtered(_cut(mels, clip, size, own), offset, own)
-            for clip in (first[number], second[number])
-        )
-        if second[number] >= 0:
-            other *= _balance(one, other) * 10 ** (own.uniform(-LOUDER_DB, LOUDER_DB) / 20)
-        power = float((one**2).sum()), float((other**2).sum())
-        gain = 10 ** (own.uniform(*GAIN_DB) / 20)
-        mixed = gain * np.sqrt(one**2 + other**2)
-        return np.log(mixed + offset), power[0] / max(sum(power), 1e-12)
 
-    return _hear(first, second, view, tower, path)
+def _mixture(
+    mels: MelTable, clips: NDArray[np.int64], config: AudioConfig, chance: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """The log-mels of ``clips [3]`` together, each filtered by chance, and each one's share ``[3]`` of the power.
+
+    Levels are by chance, too, about that of the first that isn't silent. Where all are silent, it is called what the
+    first one is.
+    """
+    size, offset = frames_of(config.window_samples, config.front), config.front.offset
+    sounds = [_filtered(_cut(mels, clip, size, chance), offset, chance) for clip in clips if clip >= 0]
+    audible = [sound for sound in sounds if _power(sound) > NO_POWER]
+    for other in audible[1:]:
+        level = 10 ** (chance.uniform(-LOUDER_DB, LOUDER_DB) / 20)
+        other *= level * np.sqrt(_power(audible[0]) / _power(other))
+    powers = np.array([_power(sound) for sound in sounds] + [0.0] * (MOST_MIXED - len(sounds)))
+    shares = powers / powers.sum() if audible else np.eye(MOST_MIXED)[0]
+    gain = 10 ** (chance.uniform(*GAIN_DB) / 20)
+    mixed = gain * np.sqrt(sum(sound**2 for sound in sounds))
+    return np.asarray(np.log(mixed + offset), np.float32), shares.astype(np.float32)
 
 
 def _cut(mels: MelTable, clip: int, size: int, chance: np.random.Generator) -> FloatArray:
@@ -123,23 +163,21 @@ def _filtered(log_mels: FloatArray, offset: float, chance: np.random.Generator) 
     return np.asarray(magnitudes * 10 ** (curve / 20), np.float32)
 
 
-def _balance(one: FloatArray, other: FloatArray) -> float:
-    """The gain that makes ``other`` as powerful as ``one``; 1 where either is silent."""
-    wanted, found = float((one**2).sum()), float((other**2).sum())
-    return float(np.sqrt(wanted / found)) if wanted > 1e-9 and found > 1e-9 else 1.0
+def _power(magnitudes: FloatArray) -> float:
+    """Of a whole window."""
+    return float((magnitudes**2).sum())
 
 
-def _hear(first, second, view, tower: AudioTower, path: Path) -> Views:  # type: ignore[no-untyped-def]
-    """The views' features, kept in ``path`` and its ``.share`` twin."""
-    shares_path = path.with_suffix(".share.npy")
-    if not (path.is_file() and shares_path.is_file() and len(np.load(path, mmap_mode="r")) == len(first)):
-        features, shares = [], []
-        for start in range(0, len(first), BATCH):
-            made = [view(number) for number in range(start, min(start + BATCH, len(first)))]
-            with torch.inference_mode():
-                heard = tower.hear(tower.levelled(torch.from_numpy(np.stack([mels for mels, _ in made]))))
-            features.append(heard.numpy().astype(np.float16))
-            shares += [share for _, share in made]
-        write_atomic(shares_path, lambda draft: save_array(draft, np.array(shares, np.float32)))
-        write_atomic(path, lambda draft: save_array(draft, np.concatenate(features)))
-    return Views(first, second, np.load(shares_path), np.load(path))
+def _heard(tower: AudioTower, count: int, view: Callable[[int], FloatArray]) -> NDArray[np.float16]:
+    """The trunk's features ``[count, patches, channels]`` of each ``view``'s log-mels, levelled as in use."""
+    features = []
+    for start in range(0, count, BATCH):
+        mels = np.stack([view(number) for number in range(start, min(start + BATCH, count))])
+        with torch.inference_mode():
+            features.append(tower.hear(tower.levelled(torch.from_numpy(mels))).numpy().astype(np.float16))
+    return np.concatenate(features)
+
+
+def _holds(path: Path, *shape: int) -> bool:
+    """Whether an array that begins with this shape is kept in ``path``."""
+    return path.is_file() and np.load(path, mmap_mode="r").shape[: len(shape)] == shape

@@ -44,9 +44,9 @@ def tag_loss(logits: Tensor, chances: Tensor) -> Tensor:
     return (found - floor).sum(-1).mean()
 
 
-def mix_texts(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """The direction between two unit texts ``[n, dim]``; ``share [n]`` is the first one's share of the power."""
-    return F.normalize(share[:, None] * first + (1 - share[:, None]) * second, dim=1)
+def mix_texts(texts: Tensor, shares: Tensor) -> Tensor:
+    """The direction ``[n, dim]`` between unit texts ``[n, sounds, dim]``; ``shares [n, sounds]`` of the power."""
+    return F.normalize((shares.unsqueeze(2) * texts).sum(1), dim=1)
 
 
 def project(vectors: Tensor, basis: Tensor) -> Tensor:

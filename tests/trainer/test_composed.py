@@ -44,7 +44,7 @@ def towers(tmp_path: Path) -> FeatureTowers:
 def work() -> Composed:
     rows = [Row(Path("x.ogg"), "train", "set", "", text, "CC0", "author", 1.0) for text in TEXTS]
     features = np.random.default_rng(0).random((6, 2, 8)).astype(np.float16)
-    views = Views(np.arange(6), np.full(6, -1), np.ones(6, np.float32), features)
+    views = Views.alone(np.arange(6), features)
     return given(rows=rows, clean=views)
 
 

@@ -45,7 +45,7 @@ def test_a_clip_has_its_english_words_and_a_share_of_each_language(mix: Mix, cap
     texts = [*told, "not translated"]
     rows = [Row(Path("x.ogg"), "train", "set", "", text, "CC0", "author", 1.0) for text in texts]
     features = np.random.default_rng(0).random((len(rows), 2, 8)).astype(np.float16)
-    views = Views(np.arange(len(rows)), np.full(len(rows), -1), np.ones(len(rows), np.float32), features)
+    views = Views.alone(np.arange(len(rows)), features)
     work = given(rows=rows, clean=views, pool=np.arange(len(rows)), translations=told)
     towers, step, steps = Listening(), work.losses(mix), 30
     for number in range(steps):

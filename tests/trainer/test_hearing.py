@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from engine.types import Space
 from engine.windows import cut
 from exporters.towers import AudioConfig, AudioTower
+from trainer import hearing
 from trainer.cache import MelTable, mel_table, text_table, window_starts
 from trainer.hearing import clean_windows, hear_changed, hear_clean
 
@@ -54,17 +57,58 @@ def test_clean_views_are_cached_and_thinned(mels, tmp_path):
 
 
 def test_shares_of_mixtures(mels, tmp_path):
-    views = hear_changed(mels, np.arange(3), 60, AudioTower(CONFIG).eval(), tmp_path / "changed.npy", 1)
-    alone = views.second < 0
-    assert 0.2 < alone.mean() < 0.6
-    audible = views.first != 1
-    assert np.allclose(views.share[alone & audible], 1)
-    silent_second = (views.second == 1) & audible
-    assert np.allclose(views.share[silent_second], 1)
-    both = ~alone & audible & (views.second != 1)
-    # At most 12 dB apart: neither has less than 6 % of the power.
-    assert ((views.share[both] > 0.055) & (views.share[both] < 0.945)).all()
+    views = hear_changed(mels, np.arange(3), 120, AudioTower(CONFIG).eval(), tmp_path / "changed.npy", 1)
+    sounds = (views.clips >= 0).sum(1)
+    assert (views.clips[:, 0] >= 0).all()
+    # 60 % are mixtures, a third of these of three.
+    np.testing.assert_allclose(np.bincount(sounds, minlength=4)[1:] / 120, [0.4, 0.4, 0.2], atol=0.12)
+    np.testing.assert_allclose(views.shares.sum(1), 1, atol=1e-6)
+    heard = (views.clips >= 0) & (views.clips != 1)
+    some = heard.any(1)
+    assert (views.shares[some][~heard[some]] == 0).all()
+    # Nothing is heard: the first one's name is the view's.
+    assert (views.shares[~some] == [1, 0, 0]).all()
+    assert (~some).any()
+    # At most 12 dB from the first: of three, one is at least 1 in 1 + 2 * 15.8.
+    assert views.shares[heard].min() > 0.03
     assert np.isfinite(views.features.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("clips", [[0, 2, -1], [2, 0, 0], [2, 1, 0], [1, 0, -1], [2, -1, -1], [1, 1, 1]])
+def test_a_mixture_is_a_sum_of_powers(mels, monkeypatch, clips):
+    monkeypatch.setattr(hearing, "FILTER_DB", 0.0)
+    monkeypatch.setattr(hearing, "GAIN_DB", (0.0, 0.0))
+    monkeypatch.setattr(hearing, "_cut", lambda table, clip, size, chance: table.clip(clip)[:size].astype(np.float32))
+    offset, size, seed = CONFIG.front.offset, 192, 4
+    found, shares = hearing._mixture(mels, np.array(clips), CONFIG, np.random.default_rng(seed))
+    assert found.shape == (size, 64)
+    chance, powers, total = np.random.default_rng(seed), [], np.zeros((size, 64))
+    sounds = [np.maximum(np.exp(mels.clip(clip)[:size].astype(float)) - offset, 0) for clip in clips if clip >= 0]
+    sounds = [np.where(sound < hearing.ROUNDING, 0, sound) for sound in sounds]
+    chance.uniform(size=(len(sounds), 5))  # the filters'
+    loud = [number for number, sound in enumerate(sounds) if sound.any()]
+    for number, sound in enumerate(sounds):
+        gain = 1.0
+        if number in loud[1:]:
+            gain = 10 ** (chance.uniform(-12, 12) / 20)
+            gain *= math.sqrt((sounds[loud[0]] ** 2).sum() / (sound**2).sum())
+        total += (gain * sound) ** 2
+        powers.append(float(((gain * sound) ** 2).sum()))
+    np.testing.assert_allclose(found, np.log(np.sqrt(total) + offset), atol=2e-3)
+    wanted = [power / sum(powers) for power in powers] if any(powers) else [1]
+    np.testing.assert_allclose(shares, [*wanted, 0, 0][:3], atol=1e-4)
+
+
+def test_mixtures_of_other_sounds_are_heard_anew(mels, tmp_path):
+    tower = AudioTower(CONFIG).eval()
+    path = tmp_path / "changed.npy"
+    whole = hear_changed(mels, np.arange(3), 8, tower, path, 1)
+    # As kept when a view knew two sounds at most: one share each.
+    np.save(tmp_path / "changed.share.npy", np.ones(8, np.float32))
+    np.save(path, np.zeros_like(whole.features))
+    again = hear_changed(mels, np.arange(3), 8, tower, path, 1)
+    assert np.array_equal(again.features, whole.features)
+    assert np.array_equal(again.shares, whole.shares)
 
 
 def test_log_mels_are_made_once(tmp_path):

@@ -58,9 +58,20 @@ def _half_uniform(sounds: torch.Tensor, texts: torch.Tensor) -> float:
 
 def test_mixture_of_texts_lies_between(pairs):
     a, b, _ = pairs
-    middle = mix_texts(a, b, torch.full((5,), 0.5))
+    both = torch.stack([a, b], dim=1)
+    middle = mix_texts(both, torch.full((5, 2), 0.5))
     assert torch.allclose((middle * a).sum(1), (middle * b).sum(1), atol=1e-6)
-    assert torch.allclose(mix_texts(a, b, torch.ones(5)), a)
+    assert torch.allclose(mix_texts(both, torch.tensor([[1.0, 0.0]] * 5)), a)
+
+
+def test_mixture_of_three_texts_against_loops():
+    chance = torch.Generator().manual_seed(0)
+    texts = normalize(torch.randn(4, 3, 6, generator=chance), dim=2)
+    shares = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6], [0.7, 0.0, 0.3], [0.0, 1.0, 0.0]])
+    for found, row, weights in zip(mix_texts(texts, shares), texts.tolist(), shares.tolist(), strict=True):
+        summed = [sum(w * text[i] for w, text in zip(weights, row, strict=True)) for i in range(6)]
+        length = math.sqrt(sum(value * value for value in summed))
+        assert found.tolist() == pytest.approx([value / length for value in summed], abs=1e-6)
 
 
 def test_projection_keeps_directions_inside_the_space():

@@ -40,7 +40,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> SoundWords:
     kind = np.repeat(np.arange(4), 6)
     features = np.repeat(np.eye(8, dtype=np.float16)[kind][:, None], 2, axis=1)
     found = Given(Path("absent"), Path("absent"), Path("absent"))
-    views = Views(np.arange(24), np.full(24, -1), np.ones(24, np.float32), features)
+    views = Views.alone(np.arange(24), features)
     found.__dict__.update(kind=kind, clean=views, learnt_from=np.arange(24) % 6 == 0, kinds=read_kinds())
     found.__dict__.update(towers=Towers(), vectors=_Numpy(Towers().heard(features)))
     return found
