@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ from engine.types import FloatArray
 SOUNDS = 16
 #: How many of the captions that weighed most are told.
 EVIDENCE = 5
-#: Numbers in a block of captions, 1 MB: it stays in a core's cache until it is weighed, too, and a product of that size
-#: is one that BLAS leaves to the thread that asks for it.
+#: Numbers in a block of captions, 1 MB: a product of that size is one that BLAS leaves to the thread that asks for it.
 BLOCK = 1 << 18
+#: Blocks that are compared and then weighed by one call each, 2 MB: they are still in a cache when they are weighed,
+#: and the calls are few enough not to count.
+_TOGETHER = 2
 #: A thread more for so many blocks: with fewer, handing them over costs what it saves.
 _BLOCKS_A_THREAD = 16
 
@@ -168,8 +171,9 @@ def _alike(sounds: FloatArray, columns: FloatArray) -> Iterator[FloatArray]:
 
 @dataclass(frozen=True, slots=True)
 class _Weighed:
-    """Of n sounds: ``cosines [n, N]``, the largest of each block ``tops [n, m]``; ``sums [n, dim]`` and ``totals
-    [n, 1]`` of captions and of weights, each weight ``exp((cosine - the largest) / tau)``."""
+    """Of n sounds: ``cosines [n, m * size]``, -inf in columns that are no caption, the largest of each block ``tops
+    [n, m]``; ``sums [n, dim]`` and ``totals [n, 1]`` of captions and of weights, each weight ``exp((cosine - the
+    largest) / tau)``."""
 
     cosines: FloatArray
     tops: FloatArray
@@ -179,46 +183,49 @@ class _Weighed:
 
 def _weighed(sounds: FloatArray, laid: Laid, tau: float) -> _Weighed:
     """Compare and weigh all captions, each block read from memory once, by as many threads as that pays for."""
-    cosines = np.empty((len(sounds), 1, len(laid)), np.float32)
-    tops = np.empty((len(sounds), len(laid.blocks)), np.float32)
+    count, _, size = laid.blocks.shape
+    cosines, tops = np.empty((len(sounds), count, size), np.float32), np.empty((len(sounds), count), np.float32)
 
-    def some(blocks: NDArray[np.int64]) -> tuple[FloatArray, FloatArray, NDArray[np.float64]]:
+    def some(blocks: tuple[int, int]) -> tuple[FloatArray, FloatArray, NDArray[np.float64]]:
         return _sums(sounds, laid, tau, blocks, cosines, tops)
 
-    threads = max(1, min(cpu_count(), len(laid.blocks) // _BLOCKS_A_THREAD))
-    shares = np.array_split(np.arange(len(laid.blocks)), threads)
+    threads = max(1, min(cpu_count(), count // _BLOCKS_A_THREAD))
+    shares = list(pairwise(count * number // threads for number in range(threads + 1)))
     with ThreadPoolExecutor(max(1, threads - 1)) as pool:
         others = [pool.submit(some, share) for share in shares[1:]]
         found = [some(shares[0]), *(other.result() for other in others)]
     scales = np.exp((np.stack([best for best, _, _ in found]) - tops.max(axis=1, keepdims=True)) / _safe(tau))
     sums = sum(scale * each for scale, (_, each, _) in zip(scales, found, strict=True))
     totals = sum(scale * each for scale, (_, _, each) in zip(scales, found, strict=True))
-    return _Weighed(cosines[:, 0], tops, np.asarray(sums), np.asarray(totals))
+    return _Weighed(cosines.reshape(len(sounds), -1), tops, np.asarray(sums), np.asarray(totals))
 
 
 def _sums(
-    sounds: FloatArray, laid: Laid, tau: float, blocks: NDArray[np.int64], cosines: FloatArray, tops: FloatArray
+    sounds: FloatArray, laid: Laid, tau: float, blocks: tuple[int, int], cosines: FloatArray, tops: FloatArray
 ) -> tuple[FloatArray, FloatArray, NDArray[np.float64]]:
-    """The largest cosine of some blocks ``[n, 1]``, and the sums and totals relative to it; fills cosines and tops.
+    """The largest cosine of the ``blocks`` from-to ``[n, 1]``, and the sums and totals relative to it; fills cosines
+    and tops.
 
     A softmax as it goes along (arXiv:1805.02867, algorithm 3): a larger cosine scales down what is there already.
     """
+    _, dim, size = laid.blocks.shape
     best = np.full((len(sounds), 1), -np.inf, np.float32)
-    sums, totals = np.zeros((len(sounds), laid.blocks.shape[1]), np.float32), np.zeros((len(sounds), 1))
-    size, tau_ = laid.blocks.shape[2], _safe(tau)
-    for number in blocks:
-        block = laid.blocks[number, :, : len(laid) - number * size]
-        alike = cosines[:, :, number * size : (number + 1) * size]
+    sums, totals = np.zeros((len(sounds), dim), np.float32), np.zeros((len(sounds), 1))
+    for first in range(*blocks, _TOGETHER):
+        few = slice(first, min(first + _TOGETHER, blocks[1]))
+        held, alike = laid.blocks[few], cosines[:, few]
         # A sound at a time: a product of all would wake BLAS's own threads beside ours.
-        np.matmul(sounds[:, None], block, out=alike)
-        tops[:, number] = alike[:, 0].max(axis=1)
-        larger = np.maximum(best, tops[:, number, None])
+        np.matmul(sounds[:, None, None], held, out=alike[:, :, None])
+        if few.stop * size > len(laid):
+            alike[:, -1, len(laid) - few.stop * size :] = -np.inf
+        tops[:, few] = alike.max(axis=2)
+        larger = np.maximum(best, tops[:, few].max(axis=1, keepdims=True))
         if (larger > best).any():
-            scale = np.exp((best - larger) / tau_)
+            scale = np.exp((best - larger) / _safe(tau))
             sums, totals, best = sums * scale, totals * scale, larger
-        shares = np.exp((alike[:, 0] - best) / tau_)
-        totals += shares.sum(axis=1, keepdims=True)
-        sums += np.matmul(block, shares[:, :, None])[:, :, 0]
+        shares = np.exp((alike - best[:, :, None]) / _safe(tau))
+        totals += shares.sum(axis=(1, 2))[:, None]
+        sums += np.matmul(held, shares[..., None])[..., 0].sum(axis=1)
     return best, sums, totals
 
 
