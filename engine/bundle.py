@@ -111,6 +111,7 @@ class CaptionerPart:
 
 
 ConvSearch: TypeAlias = Literal["HEURISTIC", "DEFAULT", "EXHAUSTIVE"]
+Arena: TypeAlias = Literal["kSameAsRequested", "kNextPowerOfTwo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +119,13 @@ class CudaOptions:
     """How CUDA runs a graph; what is fastest is measured where a bundle is made beside a card (``exporters.tuning``).
 
     ``conv_search``: how cuDNN chooses its convolutions; an exhaustive search costs a second for every new shape.
+    ``arena``: how the memory that is kept between calls grows; by what is asked for, it leaves room for a second model.
     ``graphs``: the work of a shape is recorded once and replayed. ``tensorrt``: TensorRT first, which takes minutes to
     build what it runs; never chosen by itself.
     """
 
     conv_search: ConvSearch = "HEURISTIC"
+    arena: Arena = "kSameAsRequested"
     graphs: bool = False
     tensorrt: bool = False
 
@@ -345,11 +348,18 @@ def _audio_tower(reader: _Reader | None) -> AudioTower | None:
 
 
 def _cuda(reader: _Reader) -> CudaOptions:
-    search = reader.get("conv_search", str)
-    if search not in get_args(ConvSearch):
-        raise reader.error("conv_search", repr(search), f"one of {', '.join(get_args(ConvSearch))}")
-    flags = {key: reader.get(key, bool) for key in ("graphs", "tensorrt") if reader.has(key)}
-    return CudaOptions(cast("ConvSearch", search), **flags)
+    search = _one_of(reader, "conv_search", get_args(ConvSearch))
+    kept: dict[str, Any] = {key: reader.get(key, bool) for key in ("graphs", "tensorrt") if reader.has(key)}
+    if reader.has("arena"):
+        kept["arena"] = _one_of(reader, "arena", get_args(Arena))
+    return CudaOptions(cast("ConvSearch", search), **kept)
+
+
+def _one_of(reader: _Reader, key: str, known: tuple[str, ...]) -> str:
+    value: str = reader.get(key, str)
+    if value not in known:
+        raise reader.error(key, repr(value), f"one of {', '.join(known)}")
+    return value
 
 
 def _calibration(reader: _Reader) -> Calibration:

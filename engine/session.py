@@ -278,8 +278,7 @@ def _cuda_providers(graph: Path, cuda: CudaOptions) -> list[Any]:
     if reason := why_no_cuda():
         raise DeviceError(reason, "an NVIDIA device and its driver", "use --device auto or cpu")
     onnxruntime.preload_dlls()
-    # The arena grows by what is asked for, not by doubling, so that a second model fits beside the first.
-    wanted = {"cudnn_conv_algo_search": cuda.conv_search, "arena_extend_strategy": "kSameAsRequested"}
+    wanted: dict[str, str] = {"cudnn_conv_algo_search": cuda.conv_search, "arena_extend_strategy": cuda.arena}
     if cuda.graphs:
         wanted["enable_cuda_graph"] = "1"
     found: list[Any] = [("CUDAExecutionProvider", wanted)]

@@ -77,9 +77,12 @@ def test_a_good_manifest_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_what_a_card_was_measured_with_is_read(tmp_path: Path) -> None:
-    measured = {"conv_search": "DEFAULT", "graphs": True, "batch_ms": {"DEFAULT": 3.0}}
+    measured = {"conv_search": "DEFAULT", "arena": "kNextPowerOfTwo", "graphs": True, "batch_ms": {"DEFAULT": 3.0}}
     manifest = read_manifest(write(tmp_path, {**GOOD, "cuda": {"audio.onnx": measured}}))
-    assert manifest.cuda == {"audio.onnx": CudaOptions("DEFAULT", graphs=True, tensorrt=False)}
+    assert manifest.cuda == {"audio.onnx": CudaOptions("DEFAULT", "kNextPowerOfTwo", graphs=True, tensorrt=False)}
+    before = {"conv_search": "DEFAULT"}  # as manifests were before the arena was measured
+    manifest = read_manifest(write(tmp_path, {**GOOD, "cuda": {"audio.onnx": before}}))
+    assert manifest.cuda == {"audio.onnx": CudaOptions("DEFAULT", "kSameAsRequested")}
     assert read_manifest(write(tmp_path, GOOD)).cuda == {}
 
 
@@ -151,6 +154,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("cuda", {"audio.onnx": {}}, "str"),
     ("cuda", {"audio.onnx": {"conv_search": "FASTEST"}}, "one of HEURISTIC, DEFAULT, EXHAUSTIVE"),
     ("cuda", {"audio.onnx": {"conv_search": "DEFAULT", "graphs": 1}}, "bool"),
+    ("cuda", {"audio.onnx": {"conv_search": "DEFAULT", "arena": "kTwice"}}, "one of kSameAsRequested, kNextPowerOfTwo"),
+    ("cuda", {"audio.onnx": {"conv_search": "DEFAULT", "arena": 2}}, "str"),
     ("files", ["audio.onnx"], "dict"),
     ("files.extra.onnx", None, "str"),
 ]

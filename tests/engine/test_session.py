@@ -247,10 +247,14 @@ def test_the_output_keeps_its_buffer(graph: Path) -> None:
 
 @pytest.mark.usefixtures("cuda_that_binds")
 def test_what_was_measured_is_asked_for(graph: Path) -> None:
-    Session(graph, "cuda", cuda=CudaOptions("EXHAUSTIVE", graphs=True))
+    Session(graph, "cuda", cuda=CudaOptions("EXHAUSTIVE", arena="kNextPowerOfTwo", graphs=True))
     _, (name, options), _ = FakeOnnxSession.opened
     assert name == "CUDAExecutionProvider"
-    assert (options["cudnn_conv_algo_search"], options["enable_cuda_graph"]) == ("EXHAUSTIVE", "1")
+    assert options == {
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "arena_extend_strategy": "kNextPowerOfTwo",
+        "enable_cuda_graph": "1",
+    }
 
 
 @pytest.mark.usefixtures("cuda_that_binds")
