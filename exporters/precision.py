@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -44,12 +44,13 @@ def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> Non
         _into_products(model)
     kept = _before(model, exact)
     if precision == "fp16":
+        own = {node.name for node in model.graph.node}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of every constant below 1e-7, which rounds to zero
             halved = convert_float_to_float16(
                 model, keep_io_types=True, op_block_list=list(_WIDE), node_block_list=sorted(kept)
             )
-        save_graph(_without_detours(halved), graph)
+        save_graph(_without_detours(halved, own), graph)
         return
     chosen = [node.name for node in _weighted(model) if node.name not in kept]
     _in_single(model)
@@ -135,24 +136,28 @@ def _in_single(model: onnx.ModelProto) -> None:
                 attribute.i = TensorProto.FLOAT
 
 
-def _without_detours(model: onnx.ModelProto) -> onnx.ModelProto:
+def _without_detours(model: onnx.ModelProto, own: Set[str]) -> onnx.ModelProto:
     """Join nodes that stay in float32: the converter leads every value between two of them through float16.
 
-    Of casts that give the same value, of which it makes one for every node that reads it, the first is kept.
+    Of casts that give the same value, of which it makes one for every node that reads it, the first is kept. ``own``
+    names the nodes that it has not made: what they cast to float16 was of another type, such as a mask's whole numbers.
     """
     given: set[str] = set()
-    narrowed: dict[str, str] = {}  # name in float16 -> the name in float32 that it was made from
+    narrowed: dict[str, NodeProto] = {}  # name in float16 -> what made it
     for node in list(model.graph.node):
         if node.output[0] in given:
             model.graph.node.remove(node)
         elif node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT16:
-            narrowed[node.output[0]] = node.input[0]
+            narrowed[node.output[0]] = node
         given.update(node.output)
-    direct = {
-        node.output[0]: narrowed[node.input[0]]
-        for node in model.graph.node
-        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT and node.input[0] in narrowed
-    }
+    direct: dict[str, str] = {}  # name in float32 -> another of the same value
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT and node.input[0] in narrowed:
+            maker = narrowed[node.input[0]]
+            if maker.name in own:
+                node.input[0] = maker.input[0]
+            else:
+                direct[node.output[0]] = maker.input[0]
     for node in model.graph.node:
         node.input[:] = [direct.get(name, name) for name in node.input]
     while unread := _unread_casts(model):

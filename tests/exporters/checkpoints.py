@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import re
 import shutil
 import sys
@@ -22,7 +23,10 @@ import yaml
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.trainers import UnigramTrainer
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -35,6 +39,7 @@ from transformers import (
     GPT2Model,
     GPT2Tokenizer,
     RobertaTokenizer,
+    XLMRobertaTokenizer,
 )
 
 from engine.types import FloatArray
@@ -44,6 +49,9 @@ from exporters.parity import probes
 #: Pieces of the stand-in tokenizers; the published ones have some 50,000, which is no width of a layer.
 PIECES = 900
 MELS = 64
+#: Of LAION's larger HTSAT, width and layers: "base" in ``laion_clap`` 1.1.7 (``clap_module/htsat.py``), written as
+#: ``transformers`` 4.46.3 converts it (``models/clap/convert_clap_original_pytorch_to_hf.py``).
+LARGER, LARGER_DEPTHS = 128, (2, 2, 12, 2)
 
 
 def scatter(model: nn.Module, seed: int = 0, std: float = 0.08) -> None:
@@ -78,16 +86,28 @@ def byte_pairs(texts: Sequence[str] = (*TEXTS, LONG_TEXT), special: Sequence[str
 
 
 def laion(
-    folder: Path, fused: bool = False, depths: Sequence[int] = (1, 1, 2, 1), layers: int = 2, pieces: int = 0
+    folder: Path,
+    fused: bool = False,
+    depths: Sequence[int] = (1, 1, 2, 1),
+    layers: int = 2,
+    pieces: int = 0,
+    width: int = 96,
 ) -> ClapModel:
     """``laion/clap-htsat-unfused`` or ``-fused`` as the Hub has it; returns the model that was saved.
 
-    ``pieces`` is the size of the vocabulary; by default as many as the tokenizer has.
+    ``pieces`` is the size of the vocabulary; by default as many as the tokenizer has. ``width`` is that of HTSAT's
+    first layers: ``LARGER`` for ``laion/larger_clap_general`` and ``larger_clap_music``.
     """
     tokenizer = byte_pairs(special=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     config = ClapConfig(
         text_config={"num_hidden_layers": layers, "vocab_size": pieces or tokenizer.get_vocab_size()},
-        audio_config={"depths": list(depths), "enable_fusion": fused, **({"fusion_type": "aff_2d"} if fused else {})},
+        audio_config={
+            "depths": list(depths),
+            "patch_embeds_hidden_size": width,
+            "hidden_size": 8 * width,
+            "enable_fusion": fused,
+            **({"fusion_type": "aff_2d"} if fused else {}),
+        },
     )
     model = ClapModel(config).eval()
     scatter(model)
@@ -104,30 +124,63 @@ def laion(
     return model
 
 
-def sentences(folder: Path, dense: bool = False, layers: int = 2) -> None:
-    """A small text encoder as ``sentence-transformers`` publishes it; with ``dense`` of the kind of LaBSE."""
-    words = sorted({word for text in (*TEXTS, LONG_TEXT) for word in re.findall(r"\w+|[^\w\s]", text.lower())})
-    (folder / "words").mkdir(parents=True)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    reader = BertTokenizer({word: number for number, word in enumerate(vocabulary)}, model_max_length=128)
+def sentences(folder: Path, dense: bool = False, layers: int = 2, pieces: int = 0) -> None:
+    """A multilingual text encoder as ``sentence-transformers`` publishes it: MiniLM, or with ``dense`` LaBSE.
+
+    Sizes are those of ``config.json``, ``1_Pooling``, ``2_Dense`` and ``sentence_bert_config.json`` on the Hub, of
+    sentence-transformers/LaBSE at 61966e1a and paraphrase-multilingual-MiniLM-L12-v2: no installed package has them.
+    MiniLM is a BERT with the tokenizer of XLM-R, whose padding has another number than the BERT's. ``pieces`` is the
+    size of the vocabulary, in which the words that are read come last; by default there are no others.
+    """
+    reader = _word_pieces(pieces) if dense else _unigrams(pieces)
+    hidden = 768 if dense else 384
     config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=384,
+        vocab_size=len(reader),
+        hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=12,
-        intermediate_size=1536,
+        intermediate_size=4 * hidden,
     )
     bert = BertModel(config).eval()
     scatter(bert)
+    (folder / "words").mkdir(parents=True)
     bert.save_pretrained(folder / "words")
     reader.save_pretrained(folder / "words")
-    transformer = Transformer(str(folder / "words"), max_seq_length=64)
-    pooling = Pooling(384, "cls" if dense else "mean")
-    steps: list[nn.Module] = [transformer, pooling]
+    del bert
+    transformer = Transformer(str(folder / "words"), max_seq_length=256 if dense else 128)
+    model = SentenceTransformer(modules=[transformer, Pooling(hidden, "cls" if dense else "mean")], device="cpu")
+    spread(transformer.auto_model.encoder.layer[-1].output.LayerNorm, model.encode(TEXTS, convert_to_tensor=True))
     if dense:
-        steps += [Dense(384, 256, activation_function=nn.Tanh()), Normalize()]
-    SentenceTransformer(modules=steps, device="cpu").save_pretrained(str(folder))
+        last = Dense(hidden, hidden, activation_function=nn.Tanh())
+        spread(last.linear, last.linear(model.encode(TEXTS, convert_to_tensor=True).clone()))
+        model.extend([last, Normalize()])
+    model.save_pretrained(str(folder))
     shutil.rmtree(folder / "words")
+
+
+def _word_pieces(pieces: int) -> BertTokenizer:
+    """BERT's tokenizer with every word of our texts, the case kept as LaBSE does."""
+    words = sorted({word for text in (*TEXTS, LONG_TEXT) for word in re.findall(r"\w+|[^\w\s]", text)})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = [*special, *_fillers(pieces - len(special) - len(words)), *words]
+    numbered = {word: number for number, word in enumerate(vocabulary)}
+    return BertTokenizer(numbered, do_lower_case=False, model_max_length=512)
+
+
+def _unigrams(pieces: int) -> XLMRobertaTokenizer:
+    """XLM-R's tokenizer with pieces learnt from our texts."""
+    learnt = Tokenizer(Unigram())
+    learnt.pre_tokenizer = Metaspace()
+    learnt.train_from_iterator((*TEXTS, LONG_TEXT), UnigramTrainer(vocab_size=PIECES, unk_token="<unk>"))
+    known = [(piece, score) for piece, score in json.loads(learnt.to_str())["model"]["vocab"] if piece != "<unk>"]
+    special = [(piece, 0.0) for piece in ("<s>", "<pad>", "</s>", "<unk>")]
+    others = [(piece, -50.0) for piece in _fillers(pieces - len(special) - len(known) - 1)]
+    return XLMRobertaTokenizer([*special, *others, *known, ("<mask>", 0.0)], model_max_length=512)
+
+
+def _fillers(count: int) -> list[str]:
+    """Pieces that no text of ours has."""
+    return [f"\u2402{number}" for number in range(count)]
 
 
 def msclap(folder: Path, layers: int = 2, pieces: int = 0) -> nn.Module:

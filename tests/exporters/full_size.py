@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,36 +31,69 @@ from exporters.registry import load_source
 from exporters.source import Source
 from tests.exporters import checkpoints
 
-FAMILIES: Mapping[str, tuple[str, Callable[[Path], nn.Module]]] = {
-    "laion": (
-        "laion/clap-htsat-unfused",
-        lambda folder: checkpoints.laion(folder, depths=(2, 2, 6, 2), layers=12, pieces=50_265),
-    ),
-    "laion-fused": (
-        "laion/clap-htsat-fused",
-        lambda folder: checkpoints.laion(folder, fused=True, depths=(2, 2, 6, 2), layers=12, pieces=50_265),
-    ),
-    "msclap-2023": (
-        "microsoft/msclap, CLAP_weights_2023.pth",
-        lambda folder: checkpoints.msclap(folder, layers=12, pieces=50_257),
-    ),
+
+@dataclass(frozen=True)
+class Model:
+    """A published model, and what writes a checkpoint of its architecture to a folder."""
+
+    published: str
+    make: Callable[[Path], nn.Module | None]
+
+
+_HTSAT_SIZES = {"depths": (2, 2, 6, 2), "layers": 12, "pieces": 50_265}
+FAMILIES: Mapping[str, Sequence[Model]] = {
+    "laion": [Model("laion/clap-htsat-unfused", lambda folder: checkpoints.laion(folder, **_HTSAT_SIZES))],
+    "laion-fused": [Model("laion/clap-htsat-fused", lambda folder: checkpoints.laion(folder, True, **_HTSAT_SIZES))],
+    "laion-larger": [
+        Model(
+            "laion/larger_clap_general",
+            lambda folder: checkpoints.laion(
+                folder, depths=checkpoints.LARGER_DEPTHS, width=checkpoints.LARGER, layers=12, pieces=50_265
+            ),
+        )
+    ],
+    "msclap-2023": [
+        Model(
+            "microsoft/msclap, CLAP_weights_2023.pth",
+            lambda folder: checkpoints.msclap(folder, layers=12, pieces=50_257),
+        )
+    ],
+    "sentence-transformers": [
+        Model(
+            "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+            lambda folder: checkpoints.sentences(folder, layers=12, pieces=250_037),
+        ),
+        Model(
+            "sentence-transformers/LaBSE",
+            lambda folder: checkpoints.sentences(folder, dense=True, layers=12, pieces=501_153),
+        ),
+    ],
 }
-_LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime-gpu", "onnxruntime", "msclap", "numpy")
+_LIBRARIES = (
+    "torch", "transformers", "sentence-transformers", "onnx", "onnxruntime-gpu", "onnxruntime", "msclap", "numpy",
+)  # fmt: skip
 
 
 def main(family: str, out: Path) -> None:
-    """Make the checkpoint, export it in all precisions, write the report."""
-    published, make = FAMILIES[family]
+    """Make the checkpoints, export them in all precisions, write the report."""
     torch.set_num_threads(2)
+    parts = [section(family, model, alone=len(FAMILIES[family]) == 1) for model in FAMILIES[family]]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join([*head(family), *(line for part in parts for line in part), *LEGEND]), encoding="utf-8")
+
+
+def section(family: str, model: Model, alone: bool) -> list[str]:
+    """What is reported of one model, as lines of Markdown, below a heading unless it is ``alone``."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / family
-        model = make(folder)
+        folder = Path(scratch) / model.published.rsplit("/", 1)[-1]
+        made = model.make(folder)
         source = load_source(folder)
         if family.startswith("msclap"):
-            source = _compared_with_the_package(source, model, folder)
+            assert made is not None
+            source = _compared_with_the_package(source, made, folder)
+        del made
         manifests = {precision: _export(source, Path(scratch), precision) for precision in TOLERANCES}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(report(family, published, source, manifests), encoding="utf-8")
+    return [*([] if alone else [f"## {model.published}", ""]), *told(model, source, manifests)]
 
 
 def _compared_with_the_package(source: Source, model: nn.Module, folder: Path) -> Source:
@@ -83,12 +117,26 @@ def _export(source: Source, scratch: Path, precision: Any) -> dict[str, Any]:
     return manifest
 
 
-def report(family: str, published: str, source: Source, manifests: Mapping[str, Mapping[str, Any]]) -> str:
-    """The report in Markdown."""
+def head(family: str) -> list[str]:
+    """Title, date and versions."""
+    libraries = ", ".join(f"{name} {found}" for name in _LIBRARIES if (found := _version(name)))
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return [
+        f"# Parity of {family} at full size",
+        "",
+        f"Made by `make parity FAMILY={family}` on {time.strftime('%Y-%m-%d')}, with random weights in the published "
+        f"format and names; {peak_gb:.1f} GB of memory at most.",
+        "",
+        f"{platform.machine()}, Python {platform.python_version()}, {libraries}.",
+        "",
+    ]
+
+
+def told(model: Model, source: Source, manifests: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sizes, figures and inputs."""
     first = next(iter(manifests.values()))
-    assert source.audio is not None
-    size = {tower: f"{count / 1e6:.1f} M parameters" for tower, count in first["parameters"].items()}
-    sounds = clips(source.audio.window_samples, source.audio.sample_rate_hz)
+    kinds = {"audio": "sound", "text": "words"}
+    size = [f"{count / 1e6:.1f} M parameters for {kinds[tower]}" for tower, count in first["parameters"].items()]
     names = list(dict.fromkeys(name for manifest in manifests.values() for name in manifest["parity"]))
     rows = [
         [name.replace("_", " "), *(_figure(manifest["parity"].get(name)) for manifest in manifests.values())]
@@ -97,29 +145,24 @@ def report(family: str, published: str, source: Source, manifests: Mapping[str, 
     rows.append(["size, MB", *(f"{manifest['megabytes']:.0f}" for manifest in manifests.values())])
     rows.append(["tolerance of graph", *(f"{TOLERANCES[precision]:g}" for precision in manifests)])  # type: ignore[index]
     table = [["", *manifests], ["---"] * (1 + len(manifests)), *rows]
-    libraries = ", ".join(f"{name} {found}" for name in _LIBRARIES if (found := _version(name)))
-    return "\n".join(
-        [
-            f"# Parity of {family} at full size",
-            "",
-            f"Made by `make parity FAMILY={family}` on {time.strftime('%Y-%m-%d')}: the architecture of {published}, "
-            f"{size['audio']} for sound and {size['text']} for words, with random weights in the published format and "
-            "names.",
-            "",
-            f"{platform.machine()}, Python {platform.python_version()}, {libraries}.",
-            "",
-            *(f"| {' | '.join(row)} |" for row in table),
-            "",
-            "`graph` is the largest distance between the bundle's vector and the reference's, as a share of the median "
-            "distance between two reference vectors; `alone` the same between one at a time and all at once; `cosine` "
-            "the smallest between the two; `alike` the median cosine between two of the inputs.",
-            "",
-            f"Sounds: {', '.join(sounds)}.",
-            "",
-            f"Texts: {'; '.join(json.dumps(text) for text in TEXTS)}; and one of {len(LONG_TEXT.split())} words.",
-            "",
-        ]
-    )
+    sounds = [] if source.audio is None else clips(source.audio.window_samples, source.audio.sample_rate_hz)
+    return [
+        f"The architecture of {model.published}, {' and '.join(size)}.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in table),
+        "",
+        *([f"Sounds: {', '.join(sounds)}.", ""] if sounds else []),
+    ]
+
+
+LEGEND = (
+    "`graph` is the largest distance between the bundle's vector and the reference's, as a share of the median "
+    "distance between two reference vectors; `alone` the same between one at a time and all at once; `cosine` "
+    "the smallest between the two; `alike` the median cosine between two of the inputs.",
+    "",
+    f"Texts: {'; '.join(json.dumps(text) for text in TEXTS)}; and one of {len(LONG_TEXT.split())} words.",
+    "",
+)
 
 
 def _figure(value: float | None) -> str:

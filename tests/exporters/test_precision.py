@@ -109,6 +109,26 @@ def test_fp16_keeps_the_front_end_wide_without_detours(graph: Path) -> None:
             assert makers[node.input[0]].op_type != "Cast", "from float32 to float16 and back"
 
 
+class Counted(nn.Module):
+    """A layer, and a sum of whole numbers beside it, such as the mask is over which sentence-transformers pools."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(96, 128)
+
+    def forward(self, samples: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        return self.layer(samples) * counts.float().sum(1, keepdim=True).log()
+
+
+def test_fp16_of_whole_numbers_beyond_its_range(tmp_path: Path) -> None:
+    path, inputs = tmp_path / "counted.onnx", {"samples": SAMPLES, "counts": torch.full((5, 3), 70_001)}
+    export_graph(Counted(), inputs, [{0: "batch"}, {0: "batch"}], "embedding", path, {"batch": 64})
+    exact = run_graph(path, inputs)
+    convert(path, "fp16")
+    assert 0 < np.abs(run_graph(path, inputs) - exact).max() < 5e-3 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_weights_that_were_published_in_half_are_converted_too(tmp_path: Path, precision: str) -> None:
     tower = Tower()

@@ -18,7 +18,9 @@ from engine.errors import BundleError
 from exporters.bundles import make_bundle
 from exporters.compare import TEXTS
 from exporters.errors import SourceError
-from exporters.parity import FP32_TOLERANCE, require
+from exporters.export import export_bundle
+from exporters.parity import FP32_TOLERANCE, alike, require
+from exporters.precision import TOLERANCES
 from exporters.registry import load_source
 from tests.exporters import checkpoints
 
@@ -52,9 +54,9 @@ def test_it_has_words_only_and_says_so(bundle: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "library").exists()
 
 
-@pytest.mark.parametrize("dense", [False, True], ids=["mean", "first token, dense, normalised"])
+@pytest.mark.parametrize("dense", [False, True], ids=["MiniLM: mean", "LaBSE: first token, dense, normalised"])
 def test_every_module_is_exported(tmp_path: Path, dense: bool) -> None:
-    checkpoints.sentences(tmp_path / "source", dense)
+    checkpoints.sentences(tmp_path / "source", dense, pieces=2_000)
     source = load_source(tmp_path / "source")
     assert source.text is not None
     reader = source.text.tokenizer
@@ -63,8 +65,16 @@ def test_every_module_is_exported(tmp_path: Path, dense: bool) -> None:
         found = source.text.module(
             torch.tensor([one.ids for one in encoded]), torch.tensor([one.attention_mask for one in encoded])
         ).numpy()
-    require("modules", found, source.text.reference(TEXTS))
-    assert source.dim == (256 if dense else 384)
+    wanted = source.text.reference(TEXTS)
+    require("modules", found, wanted)
+    assert alike(wanted) < 0.7
+    assert (source.dim, source.text.max_tokens) == ((768, 256) if dense else (384, 128))
+
+
+def test_a_mean_over_a_mask_is_exported_in_float16(tmp_path: Path) -> None:
+    checkpoints.sentences(tmp_path / "source", layers=1)
+    manifest = export_bundle(load_source(tmp_path / "source"), tmp_path / "bundle", "fp16")
+    assert 0 < manifest["parity"]["text_graph"] <= TOLERANCES["fp16"]
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
