@@ -46,12 +46,19 @@ AND = {
     "jpn": "{}と{}",
     "zho": "{}和{}",
 }
-#: What becomes of ``de`` before an article or a vowel; an ``h`` is left alone in French, where some are aspirate.
+#: What becomes of ``de`` before an article or a vowel, and of ``y`` before its own sound; an ``h`` is left alone in
+#: French, where some are aspirate, and an ``i`` before a vowel in Spanish and Catalan, where it is a consonant.
 CONTRACTED = {
     "fra": ((r"\bde le ", "du "), (r"\bde les ", "des "), (r"\bde (?=[aeiouâàéèêîôûœ])", "d'")),
-    "spa": ((r"\bde el ", "del "),),
-    "cat": ((r"\bde el ", "del "), (r"\bde els ", "dels "), (r"\bde (?=[aeiouàèéíòóúh])", "d'")),
+    "spa": ((r"\bde el ", "del "), (r"\by (?=h?[ií](?![aeou]))", "e ")),
+    "cat": (
+        (r"\bde el ", "del "),
+        (r"\bde els ", "dels "),
+        (r"\bde (?!h?i[aeou])(?=[aeiouàèéíòóúh])", "d'"),
+    ),
 }
+#: How German is typed where the keys for its own letters are missing.
+TRANSLITERATED = {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"}
 PAIRS = 3  # of each concept with another
 PLACES = 4  # of each short concept, from where.tsv
 LONGEST_PLACED = 4  # English words: sentences say where they are
@@ -141,7 +148,7 @@ def lessons(concepts: Sequence[Concept], seed: int = 11) -> list[Lesson]:
             found += [Lesson(text, language, concept.english[:1]) for text in (name, *dressed)]
             found += [Lesson(text, language, concept.english) for text in others]
             for partner in partners:
-                text = AND[language].format(name, partner.phrasings[language][0])
+                text = contracted(AND[language].format(name, partner.phrasings[language][0]), language)
                 found.append(Lesson(text, language, (AND["eng"].format(concept.english[0], partner.english[0]),)))
     return found
 
@@ -178,7 +185,7 @@ def _done_with_things(folder: Path) -> list[tuple[list[str], list[str]]]:
 
 
 def mistyped(concepts: Sequence[Concept], seed: int = 13) -> list[Lesson]:
-    """Names as they are typed in haste: two letters swapped, one left out, two languages in one breath."""
+    """Names as they are typed in haste: two letters swapped, one left out, ``ue`` for ``ü``, two languages in one breath."""
     rng = random.Random(seed)
     found = []
     for concept in concepts:
@@ -188,6 +195,9 @@ def mistyped(concepts: Sequence[Concept], seed: int = 13) -> list[Lesson]:
                 place = rng.randrange(1, len(text) - 1)
                 middle = text[place + 1] + text[place] if rng.random() < 0.5 else text[place + 1]
                 found.append(Lesson(text[:place] + middle + text[place + 2 :], language, concept.english[:1]))
+        for number, text in enumerate(concept.phrasings["deu"]):
+            if (typed := text.translate(str.maketrans(TRANSLITERATED))) != text:
+                found.append(Lesson(typed, "deu", concept.english if number else concept.english[:1]))
         one, other = rng.sample(LANGUAGES, 2)
         mixed = f"{concept.phrasings[one][0]} {concept.phrasings[other][0]}"
         found.append(Lesson(mixed, other, concept.english[:1]))

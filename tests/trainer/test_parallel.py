@@ -127,6 +127,11 @@ def test_a_name_means_what_the_english_name_does_and_the_rest_what_all_do():
         ("sonido de el mar", "spa", "sonido del mar"),
         ("so de els ànecs", "cat", "so dels ànecs"),
         ("so de ànecs", "cat", "so d'ànecs"),
+        ("so de iogurt", "cat", "so de iogurt"),
+        ("so de insectes", "cat", "so d'insectes"),
+        ("agua y iglesia", "spa", "agua e iglesia"),
+        ("agua y hilo", "spa", "agua e hilo"),
+        ("agua y hielo", "spa", "agua y hielo"),
         ("geluid van de wind", "nld", "geluid van de wind"),
     ],
 )
@@ -173,6 +178,20 @@ def test_mistyped_texts_are_near_and_mean_the_same():
         assert lesson.english in {concept.english[:1] for concept in concepts}
     typo = next(lesson for lesson in found if lesson.language == "eng" and " " in lesson.text)
     assert typo.text not in {"falling rain", "a dog barks"}
+
+
+def test_german_is_also_typed_without_its_own_letters():
+    phrasings = {language: ("x",) for language in LANGUAGES} | {"eng": ("door", "a door"), "deu": ("Tür", "große Tür")}
+    found = [lesson for lesson in mistyped([Concept(phrasings)]) if lesson.language == "deu"]
+    assert Lesson("Tuer", "deu", ("door",)) in found
+    assert Lesson("grosse Tuer", "deu", ("door", "a door")) in found
+
+
+def test_pairs_are_written_as_they_are_said():
+    fire, ice = toy("fire"), toy("ice")
+    fire.phrasings["spa"], ice.phrasings["spa"] = ("agua",), ("iglesia",)
+    pairs = {lesson.text for lesson in lessons([fire, ice, toy("a"), toy("b")]) if lesson.language == "spa"}
+    assert "agua e iglesia" in pairs
 
 
 def test_practice_is_shared_by_languages_whatever_they_hold():

@@ -104,8 +104,8 @@ class Recipe:
     def taught(self) -> list[Lesson]:
         """All that is said in eight languages."""
         captions = translated_captions(self.data / "text" / "audiocaps_eng_jpn.csv")
-        told = lessons(self.concepts + read_words())
-        return told + composed(self.concepts) + mistyped(self.concepts) + captions
+        every = self.concepts + read_words()
+        return lessons(every) + composed(self.concepts) + mistyped(every) + captions
 
     @cached_property
     def parallel(self) -> TextTable:
