@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.towers import AudioTower, unit
+from trainer.devices import device_of
 from trainer.hearing import Views
 from trainer.losses import cosine_distance, mix_texts, soft_contrast
 
@@ -42,7 +43,10 @@ def targets_of(views: Views, texts: Tensor, tower: AudioTower) -> Targets:
     told = texts[torch.from_numpy(np.maximum(views.clips, 0))]
     text = mix_texts(told, audible(torch.from_numpy(views.shares)))
     teacher = torch.cat(
-        [tower.embed(torch.from_numpy(views.features[i : i + 1024]).float()) for i in range(0, len(text), 1024)]
+        [
+            tower.embed(torch.from_numpy(views.features[i : i + 1024]).float().to(device_of(tower))).cpu()
+            for i in range(0, len(text), 1024)
+        ]
     )
     belief = (((text * teacher).sum(1) - DOUBTED) / (BELIEVED - DOUBTED)).clamp(LEAST_BELIEF, 1)
     return Targets(views.features, text, teacher, belief * (text.norm(dim=1) > 0.5))
@@ -68,12 +72,13 @@ class AlignmentLesson:
     def __call__(self, step: int, chance: np.random.Generator) -> Mapping[str, Tensor]:
         """Named losses of one random batch."""
         rows = chance.choice(len(self._weights), BATCH, p=self._weights)
+        device = device_of(self._tower)
         features = torch.from_numpy(self._features[rows]).float()
         kept = torch.from_numpy(chance.random(features.shape) >= DROPOUT) / (1 - DROPOUT)
-        vectors = self._tower.embed(features * kept.float())
-        text, belief = self._text[rows], self._belief[rows]
+        vectors = self._tower.embed((features * kept.float()).to(device))
+        text, belief, teacher = (told[rows].to(device) for told in (self._text, self._belief, self._teacher))
         losses = {
-            "teacher": cosine_distance(vectors, self._teacher[rows]),
+            "teacher": cosine_distance(vectors, teacher),
             "text": cosine_distance(vectors, text, belief),
             "contrast": soft_contrast(vectors, text, belief, CONTRAST_SCALE, CONTRAST_SHARPNESS),
         }

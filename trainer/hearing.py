@@ -20,6 +20,7 @@ from engine.types import FloatArray
 from exporters.frontend import frames_of
 from exporters.towers import AudioConfig, AudioTower
 from trainer.cache import MelTable, save_array, window_starts, write_atomic
+from trainer.devices import device_of
 
 MOST_WINDOWS = 12  # of one clip: long recordings must not outweigh short ones
 MOST_MIXED = 3  # sounds in one view
@@ -174,7 +175,8 @@ def _heard(tower: AudioTower, count: int, view: Callable[[int], FloatArray]) -> 
     for start in range(0, count, BATCH):
         mels = np.stack([view(number) for number in range(start, min(start + BATCH, count))])
         with torch.inference_mode():
-            features.append(tower.hear(tower.levelled(torch.from_numpy(mels))).numpy().astype(np.float16))
+            heard = tower.hear(tower.levelled(torch.from_numpy(mels).to(device_of(tower))))
+        features.append(heard.cpu().numpy().astype(np.float16))
     return np.concatenate(features)
 
 

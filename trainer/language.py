@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.types import FloatArray
 from exporters.towers import TextConfig, TextTower
+from trainer.devices import device_of
 from trainer.losses import cosine_distance, geometry, project
 from trainer.vocabulary import starting_weights
 
@@ -70,9 +71,10 @@ class TextLesson:
         """Named losses of one random batch."""
         length = self._lengths[self._draw(chance, 0, len(self._ids), 1)[0]]
         rows = self._draw(chance, self._edges[length - 1], self._edges[length + 1], BATCH)
+        device = device_of(self._tower)
         ids, mask = batch_of([self._ids[row] for row in rows])
-        targets = project(torch.from_numpy(self._vectors[rows]), self._basis)
-        found = self._tower(ids, mask)
+        targets = project(torch.from_numpy(self._vectors[rows]), self._basis).to(device)
+        found = self._tower(ids.to(device), mask.to(device))
         near, shape = cosine_distance(found, targets), geometry(found, targets)
         return {"total": near + GEOMETRY_WEIGHT * shape, "near": near, "geometry": shape}
 

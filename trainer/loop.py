@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.cache import write_atomic
+from trainer.devices import device_of
 
 #: ``(step, chance) -> named losses``; ``total`` is what is minimised, the others are logged.
 StepLosses = Callable[[int, np.random.Generator], Mapping[str, Tensor]]
@@ -55,7 +56,8 @@ def train(
 ) -> nn.Module:
     """Train ``model`` in place until ``plan.steps``, resuming from ``folder/last.pt``; return it with averaged weights.
 
-    Parameters that ask for no gradient stay as they are. Curves go to ``folder/curve.csv``.
+    Parameters that ask for no gradient stay as they are. Curves go to ``folder/curve.csv``. The model learns where it
+    lies; what another device has saved is gone on from.
     ``stop_after`` ends this call after that step, as a kill would, but saved.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -84,6 +86,12 @@ def train(
     return model.eval()
 
 
+def steps_done(folder: Path) -> int:
+    """The step that ``folder/last.pt`` was saved at; 0 where there is none."""
+    path = folder / "last.pt"
+    return int(torch.load(path, map_location="meta", weights_only=True)["step"]) if path.is_file() else 0
+
+
 def minutes(folder: Path) -> float:
     """How long the steps logged in ``folder/curve.csv`` took, kills and pauses between them left out."""
     with (folder / "curve.csv").open(newline="", encoding="utf-8") as stream:
@@ -96,7 +104,7 @@ def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, aver
     """Load what was saved, if anything was; the step to go on from."""
     if not path.is_file():
         return 0
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location=device_of(model), weights_only=True)
     model.load_state_dict(saved["model"])
     optimiser.load_state_dict(saved["optimiser"])
     average.update(saved["average"])
