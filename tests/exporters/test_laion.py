@@ -22,8 +22,10 @@ from engine.windows import pad_to
 from exporters.compare import TEXTS, CollapsedError
 from exporters.errors import SourceError
 from exporters.export import export_bundle
+from exporters.graph import MAX_BATCH, export_graph, run_graph
 from exporters.melspec import DecibelMel, MelSettings, hann
 from exporters.parity import FP32_TOLERANCE, ParityError, alike, clips, require
+from exporters.precision import convert
 from exporters.registry import load_source
 from exporters.source import Source
 from tests.exporters import checkpoints
@@ -121,7 +123,12 @@ MUTANTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(source: Source, folder: Path, name: str) -> None:
-    audio, mutant = source.audio, dict(MUTANTS[name])
+    _require_caught(source, folder, **MUTANTS[name])
+
+
+def _require_caught(source: Source, folder: Path, **mutant: Any) -> None:
+    """Require that a front end with other settings is beyond the tolerance."""
+    audio = source.audio
     assert audio is not None
     assert isinstance(audio.module.front, DecibelMel)
     pad: Pad = mutant.pop("pad", audio.pad)
@@ -143,6 +150,54 @@ def test_a_mutant_is_caught(source: Source, folder: Path, name: str) -> None:
 
 
 CAUGHT_BY = ("chirp", "click", "pink noise", "silence", "speech-like, 0.3 of a window")
+
+
+# The larger HTSAT
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``laion/larger_clap_general``, a third wider."""
+    path = tmp_path_factory.mktemp("larger") / "larger-clap"
+    checkpoints.laion(path, width=checkpoints.LARGER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wide(larger: Path) -> Source:
+    """Its sounds."""
+    return dataclasses.replace(load_source(larger), text=None)
+
+
+def test_the_larger_tower_is_that_of_transformers(wide: Source, tmp_path: Path) -> None:
+    audio, graph = wide.audio, tmp_path / "audio.onnx"
+    assert audio is not None
+    assert audio.module.projection.linear1.in_features == 8 * checkpoints.LARGER == 1024
+    sounds = [clips(WINDOW, RATE_HZ)[name] for name in CAUGHT_BY]
+    wanted = np.stack([audio.reference(sound) for sound in sounds])
+    windows = torch.from_numpy(np.stack([pad_to(sound, WINDOW, audio.pad) for sound in sounds]))
+    examples = {"samples": torch.zeros(2, WINDOW)}
+    export_graph(audio.module, examples, [{0: "batch"}], "embedding", graph, {"batch": MAX_BATCH})
+    assert alike(wanted) < 0.7
+    require("fp32", run_graph(graph, {"samples": windows}), wanted)
+    convert(graph, "int8", audio.exact)
+    found = np.concatenate([run_graph(graph, {"samples": window[None]}) for window in windows])
+    require("int8", found, wanted, 0.15)
+    assert (found * wanted).sum(1).min() > 0.995
+
+
+@pytest.mark.parametrize("name", ["lowest band", "hop", "padding"])
+def test_a_mutant_of_the_larger_tower_is_caught(wide: Source, larger: Path, name: str) -> None:
+    _require_caught(wide, larger, **MUTANTS[name])
+
+
+def test_a_larger_tower_without_its_width_is_refused(larger: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(larger, tmp_path / "damaged"))
+    config = json.loads((copy / "config.json").read_text())
+    del config["audio_config"]["patch_embeds_hidden_size"]
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SourceError, match="of another shape"):
+        load_source(copy)
 
 
 def test_a_bundle_beyond_the_tolerance_is_not_written(source: Source, tmp_path: Path) -> None:
