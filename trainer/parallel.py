@@ -185,7 +185,7 @@ def _done_with_things(folder: Path) -> list[tuple[list[str], list[str]]]:
 
 
 def mistyped(concepts: Sequence[Concept], seed: int = 13) -> list[Lesson]:
-    """Names as they are typed in haste: two letters swapped, one left out, ``ue`` for ``ü``, two languages in one breath."""
+    """Names typed in haste: two letters swapped, one left out, ``ue`` for ``ü``, two languages in one breath."""
     rng = random.Random(seed)
     found = []
     for concept in concepts:

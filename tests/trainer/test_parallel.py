@@ -181,7 +181,7 @@ def test_mistyped_texts_are_near_and_mean_the_same():
 
 
 def test_german_is_also_typed_without_its_own_letters():
-    phrasings = {language: ("x",) for language in LANGUAGES} | {"eng": ("door", "a door"), "deu": ("Tür", "große Tür")}
+    phrasings = dict.fromkeys(LANGUAGES, ("x",)) | {"eng": ("door", "a door"), "deu": ("Tür", "große Tür")}
     found = [lesson for lesson in mistyped([Concept(phrasings)]) if lesson.language == "deu"]
     assert Lesson("Tuer", "deu", ("door",)) in found
     assert Lesson("grosse Tuer", "deu", ("door", "a door")) in found
