@@ -5,7 +5,6 @@ Exporting needs torch, which nothing else here does: it is imported when it is a
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -221,6 +220,7 @@ def remove(
 ) -> None:
     """Remove a registered bundle. Libraries made with it keep their vectors, but can't be searched until it is back."""
     from earshot.places import bundles_folder
+    from engine import shelf
     from engine.bundle import known_bundles, require_free
 
     registered = {key: folder for key, folder in known_bundles(bundles_folder()).items() if key != "starter"}
@@ -233,7 +233,7 @@ def remove(
     folder = registered[name]
     require_free(folder)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    shutil.rmtree(folder)
+    shelf.remove(folder)
     if as_json:
         show.print_json({"removed": name, "bytes": size})
         return

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from engine.errors import BundleError, ManifestError
+from engine.shelf import tidy
 from engine.types import Pad, Space, Strategy
 
 MANIFEST_FORMAT = 1
@@ -263,10 +264,11 @@ def open_bundle(name_or_folder: str | Path, bundles_dir: Path | None = None) -> 
 def known_bundles(bundles_dir: Path | None = None) -> dict[str, Path]:
     """Name -> folder of the starter, whose name nothing else takes, and of what is registered in ``bundles_dir``.
 
-    A folder whose name begins with a dot is one that is being made.
+    A folder whose name begins with a dot is one that is being made. What killed commands left is cleared away.
     """
     folders = [STARTER_DIR]
     if bundles_dir is not None and bundles_dir.is_dir():
+        tidy(bundles_dir)
         found = sorted(path.parent for path in bundles_dir.glob("*/manifest.json"))
         folders += [folder for folder in found if folder.name != STARTER and not folder.name.startswith(".")]
     return {folder.name: folder for folder in folders}

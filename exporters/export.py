@@ -7,22 +7,19 @@ written: everything happens in a folder beside the wanted one, which takes its p
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 import torch
 
+from engine import shelf
 from engine.bundle import MANIFEST_FORMAT, Bundle, Calibration, file_sha256, open_bundle, require_free
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError, SelfTestError
@@ -134,9 +131,9 @@ def self_test(bundle: Bundle) -> None:
 def replacing(out: Path) -> Iterator[Path]:
     """An empty folder that takes the place of ``out`` if the block ends well, and is gone otherwise."""
     out = require_place(out)  # before the work; that it is free, once more after it
-    old = out.with_name(f".{out.name}.old")
-    _put_back(old, out)
-    with with_room(out.parent, "nothing was written, and what was there is as it was"), _scratch(out) as scratch:
+    old = shelf.old(out)
+    shelf.tidy(out.parent, out.name)
+    with with_room(out.parent, "nothing was written, and what was there is as it was"), shelf.scratch(out) as scratch:
         folder = scratch / out.name
         folder.mkdir()
         yield folder
@@ -147,7 +144,7 @@ def replacing(out: Path) -> Iterator[Path]:
                 out.rename(old)
             folder.rename(out)
         finally:
-            _put_back(old, out)
+            shelf.put_back(out)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -166,44 +163,6 @@ def require_place(out: Path) -> Path:
         )
     require_free(out)
     return out
-
-
-def _put_back(old: Path, out: Path) -> None:
-    """Undo what was begun by one who was killed, or failed, between taking the old bundle away and putting the new."""
-    if old.exists() and not out.exists():
-        old.rename(out)
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder of this export's own beside ``out``; those that killed ones left, which nobody holds, are removed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for left in out.parent.glob(f".{glob.escape(out.name)}.new-*"):
-        if (held := _held(left)) is not None:
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(held)
-    scratch = Path(mkdtemp(prefix=f".{out.name}.new-", dir=out.parent))
-    held = _held(scratch)
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if held is not None:
-            os.close(held)
-
-
-def _held(folder: Path) -> int | None:
-    """A file descriptor by which this process alone holds a folder; None where another does, or nobody can."""
-    try:
-        held = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(held)
-        return None
-    return held
 
 
 def _require_room(place: Path, parameters: Mapping[str, int]) -> None:
