@@ -9,13 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from engine.bundle import STARTER, Bundle, known_bundles, open_bundle, read_manifest
+from engine.bundle import STARTER, Bundle, Manifest, known_bundles, open_bundle, read_manifest
 from engine.errors import BundleError, ManifestError
 from exporters import finetuned
 from exporters.base import load_base
 from exporters.errors import SourceError
 from exporters.export import export_bundle, require_place
-from exporters.extend import export_a2t
+from exporters.extend import COMPOSED, MODULE, export_a2t, module_print
 from exporters.gate import GateError, LabelledSet, ask, judge, read_set
 from exporters.hub import fetch, is_hub_name
 from exporters.precision import Precision, check_precision
@@ -63,9 +63,11 @@ def make_bundle(
     if finetuned.reads(path, {}) and finetuned.learnt_a2t_alone(path):
         _require_plain(path, precision, gate)
         called = legible(called)
-        _, base = finetuned.read_run(path)
+        told, _ = finetuned.read_run(path)
+        base = read_manifest(Path(told[finetuned.BASE]["path"]) / "manifest.json")
         folder = out or bundles / called
-        _require_own_name(folder, bundles, path, base.space_id, replaces=out is not None)
+        module = module_print(finetuned.read_state(path))
+        _require_own_name(folder, bundles, path, base.space_id, module, replaces=out is not None)
         return folder, export_a2t(path, folder)
     is_bundle = (path / "manifest.json").is_file()
     if is_bundle and kind == "fp32":
@@ -77,22 +79,36 @@ def make_bundle(
     return folder, export_bundle(loaded, folder, kind, allow_collapsed=allow_collapsed, gate=measured, on_step=on_step)
 
 
-def _require_own_name(folder: Path, bundles: Path, path: Path, space_id: str, replaces: bool) -> None:
-    """Raise ``BundleError`` where a bundle would take the starter's name, or, unless it ``replaces``, another's."""
+def _require_own_name(
+    folder: Path, bundles: Path, path: Path, space_id: str, module: str = "", *, replaces: bool
+) -> None:
+    """Raise ``BundleError`` where a bundle would take the starter's name, or, unless it ``replaces``, another's.
+
+    Bundles of one space may differ in the a2t ``module`` that was trained upon it (``extend.module_print``).
+    """
     if folder.name == STARTER and folder.resolve().parent == bundles.resolve():
         raise BundleError(
             f"{path} under the name {STARTER}", "another: that one comes with earshot", "name a folder by --out"
         )
     try:
-        there = None if replaces else read_manifest(folder / "manifest.json").space_id
+        there = None if replaces else _named(read_manifest(folder / "manifest.json"))
     except ManifestError:  # nothing, or what is of no use
         there = None
-    if there not in (None, space_id):
+    wanted = _with_module(space_id, module)
+    if there not in (None, wanted):
         raise BundleError(
-            f"{folder}, which holds {there}, in the way of {space_id} from {path}",
+            f"{folder}, which holds {there}, in the way of {wanted} from {path}",
             "a name of its own for each",
             f"name another folder by --out, or earshot bundle remove {folder.name}",
         )
+
+
+def _named(manifest: Manifest) -> str:
+    return _with_module(manifest.space_id, manifest.extra.get(COMPOSED, {}).get(MODULE, ""))
+
+
+def _with_module(space_id: str, module: str) -> str:
+    return f"{space_id} with the a2t module {module}" if module else space_id
 
 
 def again(folder: Path) -> Source:

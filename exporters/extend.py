@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from engine.bundle import open_bundle, read_manifest
 from exporters import own
@@ -17,8 +18,12 @@ from exporters.composing import A2t, ComposedText
 from exporters.errors import SourceError
 from exporters.export import replacing, self_test
 from exporters.finetuned import BASE, a2t_of, note_a2t, read_run, read_state
+from exporters.source import fingerprint
 from exporters.starter import read_towers
 from exporters.store import PackedEmbedding, round_to_bytes
+
+#: The manifest's section on the module, and what tells this one from others.
+COMPOSED, MODULE = "composed", "module"
 
 
 def extend_bundle(base: Path, a2t: A2t, out: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,13 +55,18 @@ def extend_bundle(base: Path, a2t: A2t, out: Path, facts: Mapping[str, Any]) -> 
 def export_a2t(run: Path, out: Path) -> dict[str, Any]:
     """A run that has learnt its a2t module alone, as its base bundle with that module. Raises ``SourceError``."""
     told, _ = read_run(run)
-    a2t = a2t_of(read_state(run))
+    state = read_state(run)
+    a2t = a2t_of(state)
     base = Path(told[BASE]["path"])
     if a2t is None or not (base / "manifest.json").is_file():
         raise SourceError(f"{run} without an a2t module, or not of a bundle", "both", "train it with --method composed")
-    return extend_bundle(
-        base, a2t, out, {"composed": {"base": read_manifest(base / "manifest.json").space_id, **_learnt(told)}}
-    )
+    space_id = read_manifest(base / "manifest.json").space_id
+    return extend_bundle(base, a2t, out, {COMPOSED: {"base": space_id, MODULE: module_print(state), **_learnt(told)}})
+
+
+def module_print(state: Mapping[str, Tensor]) -> str:
+    """What tells a run's a2t module from others upon one base: 12 hexadecimal digits of its weights' hash."""
+    return fingerprint(((key, value) for key, value in state.items() if key.startswith("a2t.")), None, {})[:12]
 
 
 def _learnt(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from engine.bundle import STARTER_DIR, open_bundle
 from engine.composer import OnnxComposer, SumComposer
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError, QueryError, SelfTestError
+from exporters.amend import amend
 from exporters.base import load_base
 from exporters.bundles import make_bundle
 from exporters.composing import A2t
 from exporters.errors import SourceError
 from exporters.export import _inherited
-from exporters.finetuned import BATCH_USED, read_a2t
+from exporters.extend import COMPOSED, MODULE, module_print
+from exporters.finetuned import BATCH_USED, read_a2t, read_state
 from exporters.registry import load_source
 from tests.sounds import tone, write_sound
 from tests.trainer import tiny_towers
@@ -187,6 +189,7 @@ def test_sounds_become_words_in_the_starters_own_space(tmp_path: Path) -> None:
             make_bundle(str(run), base, tmp_path, **asked)  # type: ignore[arg-type]
     folder, manifest = make_bundle(str(run), base, tmp_path, "fp32")  # in place
     assert manifest["space_id"] == open_bundle("starter").manifest.space_id
+    assert manifest["composed"]["module"] == module_print(RunFolder(run).load()["model"])
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"`compose.onnx` was trained upon `{manifest['space_id']}` by `earshot train finetune`" in card
     for name in ("audio.onnx", "text.onnx", "tokenizer.json"):
@@ -203,6 +206,36 @@ def test_sounds_become_words_in_the_starters_own_space(tmp_path: Path) -> None:
     found = encoders.composer.compose(WORDS, unit(1, 256))
     assert float((found * wanted).sum()) > 0.99  # the module is stored in int8 steps
     assert found @ encoders.text.encode_text([WORDS])[0] < 0.9999
+
+
+def test_runs_upon_one_base_do_not_take_each_others_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both bundles are of the base's space, and differ in ``compose.onnx`` alone."""
+    base = Path(shutil.copytree(STARTER_DIR, tmp_path / "b"))
+    for number, name in enumerate(("one", "two")):
+        torch.manual_seed(number)
+        made_run(tmp_path / name / "mine", base, Towers(load_base(base), composes=True), learn=("a2t",))
+    state = read_state(tmp_path / "two" / "mine")
+    state["a2t.layers.6.weight"] *= 1.01
+    RunFolder(tmp_path / "two" / "mine").save({"model": state})
+    bundles = tmp_path / "bundles"
+
+    def export(run: Path, out: Path) -> dict[str, str]:
+        shutil.copytree(STARTER_DIR, out, dirs_exist_ok=True)
+        amend(out, {COMPOSED: {"base": "starter", MODULE: module_print(read_state(run))}})
+        return {"run": run.parent.name}
+
+    monkeypatch.setattr("exporters.bundles.export_a2t", export)
+    make_bundle(str(tmp_path / "one" / "mine"), None, bundles, "fp32")
+    with pytest.raises(
+        BundleError, match=r"holds starter@\w+ with the a2t module (\w+), in the way of .* module (?!\1)"
+    ):
+        make_bundle(str(tmp_path / "two" / "mine"), None, bundles, "fp32")
+    for run, out in (("one", None), ("two", bundles / "mine")):  # itself again, and what was named
+        folder, told = make_bundle(str(tmp_path / run / "mine"), out, bundles, "fp32")
+        assert (folder, told) == (bundles / "mine", {"run": run})
+    shutil.copytree(STARTER_DIR, bundles / "mine", dirs_exist_ok=True)
+    with pytest.raises(BundleError, match=r"holds starter@\w+, in the way of starter@\w+ with the a2t module"):
+        make_bundle(str(tmp_path / "two" / "mine"), None, bundles, "fp32")
 
 
 def labelled(folder: Path) -> Path:
