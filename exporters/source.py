@@ -172,6 +172,12 @@ def reading(what: Path | str) -> Iterator[None]:
             raise SourceError(
                 f"code of its own in {what} ({_first_line(error)})", "weights alone", f"choose another; {_NEVER_RUN}"
             ) from error
+        if "TorchScript" in str(error):
+            raise SourceError(
+                f"a TorchScript archive in {what}, which is a program",
+                "weights alone, as torch.save writes a state dict",
+                f"get the checkpoint itself from its publisher; {_NEVER_RUN}",
+            ) from error
         raise SourceError(
             f"{what} that can't be read ({_first_line(error)})", "a whole checkpoint", "download or copy it again"
         ) from error

@@ -42,9 +42,15 @@ def test_a_script_is_no_weights_and_torch_says_nothing_of_its_own(tmp_path: Path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "script.pth"))
-    with pytest.raises(SourceError, match="TorchScript") as caught:  # a warning would be an error here
-        load_source(tmp_path / "script.pth")
-    assert "trusted" not in str(caught.value)
+    checkpoints.laion(tmp_path / "clap", layers=1)
+    (tmp_path / "clap" / "model.safetensors").unlink()
+    shutil.copy(tmp_path / "script.pth", tmp_path / "clap" / "pytorch_model.bin")
+    for source in (tmp_path / "script.pth", tmp_path / "clap"):
+        with pytest.raises(SourceError) as caught:  # a warning would be an error here
+            load_source(source)
+        assert caught.value.found == f"a TorchScript archive in {source}, which is a program"
+        assert caught.value.expected == "weights alone, as torch.save writes a state dict"
+        assert caught.value.action.endswith("code in checkpoints is never run")
 
 
 @pytest.mark.parametrize("function", [os.link, shutil.copyfile], ids=["one that torch blocks", "one it doesn't know"])
