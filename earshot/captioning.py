@@ -165,17 +165,23 @@ def caption_file(
 
     from engine.audio import open_clip
     from engine.encoders import encode_windows
-    from engine.moments import alike_from, stretches
+    from engine.eventless import looked_at, told
+    from engine.moments import Stretch, alike_from, stretches
     from engine.windows import cut
 
     space = encoders.space
     clip = open_clip(path, space.sample_rate_hz)
-    heard = encode_windows(encoders.audio, cut(clip.blocks, space))
-    moments = stretches(heard, alike_from(encoders.calibration))
+    heard = encode_windows(encoders.audio, looked_at(cut(clip.blocks, space), space.sample_rate_hz))
+
+    def said(some: list[Stretch]) -> Iterator[Caption]:
+        events = [one.vector for one in some if not one.eventless]
+        captions = iter(captioner.caption(np.stack(events)) if events else [])
+        return (told(one.eventless, captioner.language) if one.eventless else next(captions) for one in some)
+
     return called_the_same(
         CaptionedMoment(stretch.start_s, stretch.end_s, caption)
-        for some in _some(moments)
-        for stretch, caption in zip(some, captioner.caption(np.stack([one.vector for one in some])), strict=True)
+        for some in _some(stretches(heard, alike_from(encoders.calibration)))
+        for stretch, caption in zip(some, said(some), strict=True)
     )
 
 

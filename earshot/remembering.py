@@ -351,7 +351,7 @@ def captioning(library: Library, keep: Keep, captioner: bool | Captioner, lang: 
             return True
         return False
 
-    return Captioning(who, keep_said, getattr(who, "identity", ""))
+    return Captioning(who, keep_said, getattr(who, "identity", ""), language=getattr(who, "language", "eng"))
 
 
 def _beside(encoders: Encoders) -> Encoders:

@@ -271,6 +271,7 @@ class RetrievalCaptioner:
             raise nothing_remembered(has_decoder=False)
         _require_same_space(*memory.said(_READ_AGAIN), encoders)
         self._encoders, self._memory, self._language = encoders, memory, language
+        self.language = language or "eng"
         self._eventless = eventless_of(encoders)
         bundle: Bundle | None = getattr(encoders, "bundle", None)
         part = bundle.manifest.captioner if bundle is not None else None
@@ -287,16 +288,15 @@ class RetrievalCaptioner:
 
     def caption(self, vectors: FloatArray) -> list[Caption]:
         """Unit vectors of sounds ``[n, dim]`` -> n captions; an empty one where none near is of the language."""
-        language = self._language or "eng"
-        return [self._eventless.said(vector, language) or self._nearest(vector) for vector in vectors]
+        return [self._eventless.said(vector, self.language) or self._nearest(vector) for vector in vectors]
 
     def _nearest(self, vector: FloatArray) -> Caption:
         near = self._memory.nearest(vector, _NEAR)
-        fitting = [one for one in near if one.language in (self._language or "eng", *_UNNAMED)]
+        fitting = [one for one in near if one.language in (self.language, *_UNNAMED)]
         if not fitting and self._language is None:
             fitting = near
         if not fitting:
-            return Caption("", 0.0, self._language or "eng")
+            return Caption("", 0.0, self.language)
         best = fitting[0]
         return _believed(best.text, best.score, self.curve(best.text), best.language, tuple(fitting[:EVIDENCE]))
 

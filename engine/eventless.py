@@ -1,13 +1,15 @@
-"""Sounds without an event: what an audio tower makes of silence and of steady noise, and what is said of either.
+"""Sounds without an event: silence and steady noise, and what is said of either.
 
-A place, not a threshold on evidence: the nearest of thousands of captions is always rather near. So whoever puts sounds
-into words, by a decoder or by the nearest caption, asks here first.
+Their samples tell, where they are at hand or were looked at when the sound was indexed. Where only a vector is, what
+the audio tower makes of silence and of noise tells most of them: a place, not a threshold on evidence, for the nearest
+of thousands of captions is always rather near. Whoever puts sounds into words, by a decoder or by the nearest caption,
+asks here first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,7 +17,9 @@ import numpy as np
 from engine.bundle import Bundle
 from engine.encoders import AudioEncoder, Encoders
 from engine.errors import BundleError
-from engine.types import Caption, FloatArray, Space
+from engine.noise import NOISE, is_noise
+from engine.silence import SILENT, is_silent
+from engine.types import Caption, FloatArray, Nothing, Payload, Space, Window
 from engine.windows import pad_to
 
 #: What is said of sounds without an event: of silence, of noise.
@@ -55,15 +59,35 @@ class Eventless:
 
     def said(self, vector: FloatArray, language: str) -> Caption | None:
         """What is said of a sound ``[dim]``, if it is either; in English where nobody knows the words."""
-        words = NO_EVENT.get(language, NO_EVENT["eng"])
-        for anchors, floor, text in (
-            (self.silence, self.silence_floor, words[0]),
-            (self.noise, self.noise_floor, words[1]),
-        ):
+        kinds: tuple[tuple[FloatArray, float, Nothing], ...] = (
+            (self.silence, self.silence_floor, SILENT),
+            (self.noise, self.noise_floor, NOISE),
+        )
+        for anchors, floor, kind in kinds:
             likeness = float((anchors @ vector).max(initial=-1.0))
             if likeness >= floor:
-                return Caption(text, min(likeness, 1.0), language if language in NO_EVENT else "eng")
+                return told(kind, language, min(likeness, 1.0))
         return None
+
+
+def looked_at(windows: Iterable[Window], sample_rate_hz: int) -> Iterator[Window]:
+    """Windows with what their samples say of them where nothing happens."""
+    for window in windows:
+        if is_silent(window, sample_rate_hz):
+            yield replace(window, eventless=SILENT)
+        else:
+            yield replace(window, eventless=NOISE if is_noise(window, sample_rate_hz) else "")
+
+
+def known_of(payload: Payload) -> Nothing:
+    """What the samples of a window said when it was indexed; nothing of what was indexed before they were asked."""
+    return SILENT if payload.get(SILENT) else NOISE if payload.get(NOISE) else ""
+
+
+def told(kind: Nothing, language: str, score: float = 1.0) -> Caption:
+    """What is said of a sound without an event; in English where nobody knows the words."""
+    known = language if language in NO_EVENT else "eng"
+    return Caption(NO_EVENT[known][kind == NOISE], score, known)
 
 
 def eventless_of(encoders: Encoders) -> Eventless:

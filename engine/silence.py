@@ -6,6 +6,8 @@ silent is known by its samples, and words find it only if they mean it.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from engine.types import Clause, FloatArray, Window
@@ -20,7 +22,7 @@ MEANS_SILENCE = 0.7
 #: That word, for the text tower of any bundle.
 SILENCE = "silence"
 #: The payload key that silent windows have, of value 1, and others have not.
-SILENT = "silent"
+SILENT: Literal["silent"] = "silent"
 #: What holds where there is something to hear; of what was indexed before windows were looked at, everywhere.
 AUDIBLE = Clause(SILENT, "!=", 1)
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 FloatArray: TypeAlias = NDArray[np.float32]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Pad: TypeAlias = Literal["repeat", "repeatpad", "zero"]
+#: What is heard where nothing happens: silence, steady noise; empty where something does, or nobody looked.
+Nothing: TypeAlias = Literal["", "silent", "noise"]
 #: What is done to a sound's vector before it is put into words.
 Strategy: TypeAlias = Literal["audio", "nearest", "projection"]
 Payload: TypeAlias = Mapping[str, Any]
@@ -64,12 +66,16 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A cut of a clip: ``samples`` is ``[window_samples]``, padded where the clip is shorter."""
+    """A cut of a clip: ``samples`` is ``[window_samples]``, padded where the clip is shorter.
+
+    ``eventless`` is what the samples said of a window that somebody looked at, where nothing happens in it.
+    """
 
     index: int
     start_s: float
     end_s: float
     samples: FloatArray
+    eventless: Nothing = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.eventless import known_of, told
 from engine.memory.base import Memory
 from engine.memory.captions import GENERATED, Said
 from engine.types import Caption, Clause, FloatArray, Payload
@@ -55,13 +56,15 @@ class Captioning:
 
     ``remember`` may be given the same caption again. It waits where it has to; false if it was given up before. ``by``
     names the captioner and what it builds upon: the same name says the same of the same sound; empty if nobody knows.
-    ``only_again``: no sound but those marked to be said again.
+    ``language`` is the captioner's; in it silence and noise are called so, which it isn't asked about. ``only_again``:
+    no sound but those marked to be said again.
     """
 
     captioner: Captioner
     remember: Callable[[Sequence[Said], Callable[[], bool]], bool]
     by: str = ""
     only_again: bool = False
+    language: str = "eng"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +245,10 @@ class _Captions:
             heard = Heard(int(said["window"]), float(said["start_s"]), float(said["end_s"]))
             is_ours = by and by == self.captioning.by
             kept = {key: said.get(key) for key in (*_SAID, CAPTION_BY)}
-            found[sha256].append(_Window(heard, kept, caption_of(said) if is_ours else None))
+            known = caption_of(said) if is_ours else None
+            if kind := known_of(said):
+                known = told(kind, self.captioning.language)
+            found[sha256].append(_Window(heard, kept, known))
             if said.get("captions"):
                 done[sha256] = by
         for windows in found.values():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.audio import regular
 from engine.errors import AudioError
-from engine.silence import is_silent
+from engine.eventless import looked_at
 from engine.types import Space
 from engine.windows import cut
 from indexer.decoding import StoppedError, Worker, borrowed
@@ -74,15 +74,14 @@ class Decoder:
             with self.flow.timed("decode"):
                 clip, tags = worker.open(file.path, self.space.sample_rate_hz)
                 content = Content(sha256, file, clip, tags)
-                stream = cut(clip.blocks, self.space)
+                stream = looked_at(cut(clip.blocks, self.space), self.space.sample_rate_hz)
             while True:
                 with self.flow.timed("decode"):
                     window = next(stream, None)
-                    silent = window is not None and is_silent(window, self.space.sample_rate_hz)
                 if window is None:
                     break
                 windows, end_s = windows + 1, window.end_s
-                if not self._put(Heard(content, window, silent)):
+                if not self._put(Heard(content, window)):
                     return False
         except AudioError as error:
             reason, transient = str(error), isinstance(error.__cause__, OSError)

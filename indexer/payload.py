@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.silence import SILENT
 from engine.types import Clause, Clip, Filter, Payload, Window
 from indexer.paths import path_text
 from indexer.tags import Tags, names_say
 
 
-def window_payload(
-    sha256: str, path: Path, clip: Clip, tags: Tags, window: Window, silent: bool, whole: Payload
-) -> dict[str, Any]:
+def window_payload(sha256: str, path: Path, clip: Clip, tags: Tags, window: Window, whole: Payload) -> dict[str, Any]:
     """The payload of one window of a content; ``whole`` is empty while its end has not been heard."""
     said = dict.fromkeys(text for text in (tags.description, tags.comment) if text)
-    payload = {
+    payload: dict[str, Any] = {
         "sha256": sha256,
         "paths": [path_text(path)],
         "window": window.index,
@@ -31,9 +28,10 @@ def window_payload(
         "format": clip.format,
         "sample_rate_hz": clip.source_rate_hz,
         "channels": clip.channels,
-        SILENT: 1 if silent else None,
         **whole,
     }
+    if window.eventless:
+        payload[window.eventless] = 1
     return {key: value for key, value in payload.items() if value is not None}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -46,20 +46,15 @@ class Content:
 
 @dataclass(slots=True, eq=False)
 class Heard:
-    """One window of a content; the encoder exchanges its samples for ``vector`` ``[dim]``.
-
-    ``silent`` is what the samples said before.
-    """
+    """One window of a content; the encoder exchanges its samples for ``vector`` ``[dim]``."""
 
     content: Content
     window: Window
-    silent: bool
     vector: FloatArray = field(default_factory=lambda: _NO_SAMPLES)
 
     def encoded(self, vector: FloatArray) -> None:
         """Keep the vector and let the samples go."""
-        window = self.window
-        self.vector, self.window = vector, Window(window.index, window.start_s, window.end_s, _NO_SAMPLES)
+        self.vector, self.window = vector, replace(self.window, samples=_NO_SAMPLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +171,7 @@ class Writer:
         content, window = heard.content, heard.window
         assert content.clip is not None, "a heard content has been opened"
         assert content.tags is not None
-        payload = window_payload(
-            content.sha256, content.file.path, content.clip, content.tags, window, heard.silent, whole
-        )
+        payload = window_payload(content.sha256, content.file.path, content.clip, content.tags, window, whole)
         return Point(point_id(content.sha256, self._space.space_id, window.index), heard.vector, payload)
 
     def _upsert(self, sha256: str, points: Sequence[Point]) -> None:
