@@ -19,10 +19,10 @@ Made by `make bench`; nothing here is written by hand. Times are of one call: th
 """
 TITLES = {
     "bench_caption": "Captions, and projection onto 100,000 of them",
-    "bench_clap": "A published CLAP as a bundle, against the libraries that publish it",
     "bench_copy": "Copying a library of 40,000 windows",
+    "bench_cuda": "Encoding on a card, against torch eager and compiled",
     "bench_decode": "Decoding in processes, and in threads",
-    "bench_encode": "Encoding: the starter's towers on one core",
+    "bench_encode": "Encoding: the starter's towers on one core, a published CLAP against its libraries",
     "bench_index": "Indexing a folder, end to end",
     "bench_loader": "Loading clips to train on",
     "bench_memory": "The embedded memory at 100,000 windows",
