@@ -32,6 +32,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -87,7 +88,7 @@ class CaptionerPart:
     is the noise that it learnt with. What is as near as ``silence`` or ``noise`` says to a vector in ``anchors``, by
     cosine, has no event. ``calibration``: from the cosine of a sound and its caption to the chance that the caption is
     right; default: the curve for words, which believes too much of the best of many sentences. ``nearest``: the same
-    for the nearest caption remembered, told word for word.
+    for the nearest caption remembered, told word for word, of a language that ``nearest_in`` has no curve of.
     """
 
     prefix: str
@@ -109,6 +110,7 @@ class CaptionerPart:
     noise: float
     calibration: Calibration | None
     nearest: Calibration | None = None
+    nearest_in: Mapping[str, Calibration] = field(default_factory=dict)
 
 
 ConvSearch: TypeAlias = Literal["HEURISTIC", "DEFAULT", "EXHAUSTIVE"]
@@ -397,11 +399,12 @@ def _captioner(reader: _Reader | None) -> CaptionerPart | None:
     values |= {key: reader.positive(key, int) for key in ("max_tokens", "beams")}
     values |= {key: reader.get(key, bool) for key in ("renormalise", "rerank")}
     values |= {key: reader.finite(key) for key in ("length_penalty", "sigma", "silence", "noise")}
-    curve, nearest = reader.section("calibration"), reader.section("nearest")
+    curve, nearest, each = (reader.section(key) for key in ("calibration", "nearest", "nearest_in"))
     return CaptionerPart(
         **values,
         calibration=None if curve is None else _calibration(curve),
         nearest=None if nearest is None else _calibration(nearest),
+        nearest_in={} if each is None else {language: _calibration(each.require(language)) for language in each},
         space_id=reader.get("space_id", str),
         languages=reader.texts("languages"),
         no_repeat=reader.get("no_repeat", int),
@@ -462,3 +465,6 @@ class _Reader:
 
     def require(self, key: str) -> _Reader:
         return _Reader(self.get(key, dict), self._path, f"{self._prefix}{key}.")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw)

@@ -8,7 +8,7 @@ that the sound is what the sentence says.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -275,14 +275,17 @@ class RetrievalCaptioner:
         self._eventless = eventless_of(encoders)
         bundle: Bundle | None = getattr(encoders, "bundle", None)
         part = bundle.manifest.captioner if bundle is not None else None
-        self._curve = part.nearest if part is not None and part.space_id == encoders.space.space_id else None
+        ours = part if part is not None and part.space_id == encoders.space.space_id else None
+        self._curve: Calibration | None = ours.nearest if ours else None
+        self._curves: Mapping[str, Calibration] = ours.nearest_in if ours else {}
 
     @cached_property
     def identity(self) -> str:
         """See ``Captioner.identity``."""
         space_id = self._encoders.space.space_id
         eventless = hashlib.sha256(self._eventless.noise.tobytes()).hexdigest()
-        how = (space_id, self._language, self._curve, sorted(self._encoders.calibration.items()), eventless)
+        curves = (self._curve, *sorted(self._curves.items()), *sorted(self._encoders.calibration.items()))
+        how = (space_id, self._language, curves, eventless)
         digest = _digest(how, self._memory.count(), self._memory.said(SAMPLED)[1])
         return f"{space_id.partition('@')[0]}-nearest#{digest}"
 
@@ -298,12 +301,14 @@ class RetrievalCaptioner:
         if not fitting:
             return Caption("", 0.0, self.language)
         best = fitting[0]
-        return _believed(best.text, best.score, self.curve(best.text), best.language, tuple(fitting[:EVIDENCE]))
+        return _believed(
+            best.text, best.score, self.curve(best.text, best.language), best.language, tuple(fitting[:EVIDENCE])
+        )
 
-    def curve(self, text: str) -> Calibration:
-        """See ``Captioner.curve``. Where the bundle has none for this it is that of words, and no chance: it believes
-        too much of the best of many sentences."""
-        return self._curve or calibration_for(text, self._encoders.calibration)
+    def curve(self, text: str, language: str) -> Calibration:
+        """See ``Captioner.curve``; that of its language first. Where the bundle has none for this it is that of words,
+        and no chance: it believes too much of the best of many sentences."""
+        return self._curves.get(language) or self._curve or calibration_for(text, self._encoders.calibration)
 
 
 def _believed(text: str, cosine: float, curve: Calibration, language: str, evidence: tuple[Remembered, ...]) -> Caption:

@@ -76,7 +76,8 @@ def export_captioner(
     golden = _checked(decoder, rounded, bundle, start)
     floors = _save_anchors(bundle, golden.points, golden.scores)
     before = opened.manifest.captioner
-    nearest = before.nearest if before is not None and before.space_id == space_id else None
+    ours = before if before is not None and before.space_id == space_id else None
+    nearest, each = (ours.nearest, ours.nearest_in) if ours else (None, {})
     section = {
         "prefix": PREFIX,
         "decoder": DECODER,
@@ -87,6 +88,7 @@ def export_captioner(
         **asdict(settings),
         **floors,
         "nearest": asdict(nearest) if nearest else None,
+        "nearest_in": {language: asdict(one) for language, one in each.items()},
         "parity": {"storage_nats": golden.storage, "graph_nats": golden.graph},
         "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
     }
@@ -101,9 +103,17 @@ def hear_eventless_again(bundle: Path) -> None:
     _write_manifest(bundle, _section(bundle) | floors)
 
 
-def calibrate_captions(bundle: Path, curve: Calibration, nearest: Calibration | None = None) -> None:
-    """Say in the manifest how the cosine of a sound and its caption is to be believed; and of the nearest one."""
-    told = {"calibration": asdict(curve)} | ({"nearest": asdict(nearest)} if nearest else {})
+def calibrate_captions(
+    bundle: Path,
+    curve: Calibration,
+    nearest: Calibration | None = None,
+    nearest_in: Mapping[str, Calibration] | None = None,
+) -> None:
+    """Say in the manifest how the cosine of a sound and its caption is to be believed; and of the nearest one, of
+    any language and of some."""
+    told: dict[str, Any] = {"calibration": asdict(curve)} | ({"nearest": asdict(nearest)} if nearest else {})
+    if nearest_in is not None:
+        told["nearest_in"] = {language: asdict(one) for language, one in nearest_in.items()}
     _write_manifest(bundle, _section(bundle) | told)
 
 

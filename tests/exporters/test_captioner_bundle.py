@@ -275,6 +275,33 @@ def test_the_nearest_caption_is_believed_as_its_own_curve_says(folder: Path, mem
         open_bundle(folder)
 
 
+def test_each_language_is_believed_by_a_curve_of_its_own(folder: Path) -> None:
+    """In another language's words lie nearer or farther than the English ones; what has no curve has that of all."""
+    encoders = OnnxEncoders(open_bundle(folder), "cpu", threads=1)
+    texts = ["a dog", "rain", "un chien", "la pluie"]
+    memory = Memory(encoders.text.encode_text(texts), texts)
+    every, french = Calibration(3.0, -2.0, 0.3), Calibration(12.0, -9.0, 0.25)
+    before = RetrievalCaptioner(encoders, memory, "fra").identity
+    del encoders
+    calibrate_captions(folder, Calibration(9.0, -7.0, 0.25), every, {"fra": french})
+    encoders = OnnxEncoders(open_bundle(folder), "cpu", threads=1)
+    sounds = _sounds(encoders, 3)
+    for language, curve in (("eng", every), ("fra", french)):
+        captioner = RetrievalCaptioner(encoders, memory, language)
+        for caption in captioner.caption(sounds):
+            assert caption.language == language
+            assert caption.score == pytest.approx(curve.relevance(caption.evidence[0].score))
+            assert caption.unsure == (caption.score < curve.cutoff)
+        assert captioner.identity != before
+    calibrate_captions(folder, Calibration(9.0, -7.0, 0.25))
+    part = open_bundle(folder).manifest.captioner
+    assert part is not None
+    assert part.nearest_in == {"fra": french}  # what isn't told anew stays
+    _edit(folder, nearest_in={"fra": {"slope": 0, "intercept": 0.0, "cutoff": 0.3}})
+    with pytest.raises(ManifestError, match=r"nearest_in\.fra\.slope"):
+        open_bundle(folder)
+
+
 def test_evidence_is_what_was_projected_upon_and_the_memory_is_asked_once(
     made: Path, encoders: OnnxEncoders, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,8 @@ from exporters.captioner import calibrate_captions
 from trainer.caption_metrics import sound_figures, text_figures
 from trainer.caption_trust import caption_curve
 from trainer.evaluate import Figure, table
-from trainer.recipes.caption_shipping import told_before
+from trainer.parallel import LANGUAGES
+from trainer.recipes.caption_shipping import described, told_before
 from trainer.recipes.captions import Work, centres
 from trainer.references import Referenced
 
@@ -65,22 +66,29 @@ def judged(work: Work, clips: Sequence[Referenced], heard: Sequence[FloatArray],
 def trust(work: Work) -> None:
     """Put into the bundle how far its captions are to be believed, as the held-out clips say."""
     sounds = centres(work.heard("held", work.held))
-    curve, nearest = _curve(work, sounds, said(work, sounds)), nearest_curve(work, sounds)
-    print(curve, nearest, sep="\n", flush=True)
+    curve, nearest = _curve(work, sounds, said(work, sounds)), nearest_curves(work, sounds)
+    print(curve, *nearest.items(), sep="\n", flush=True)
     work.let_go()
-    calibrate_captions(work.bundle, curve, nearest)
+    calibrate_captions(work.bundle, curve, nearest.pop("eng"), nearest)
 
 
-def nearest_curve(work: Work, sounds: FloatArray) -> Calibration:
-    """How far the nearest caption remembered of held-out sounds ``[n, dim]`` is to be believed, in English.
+def nearest_curves(work: Work, sounds: FloatArray) -> dict[str, Calibration]:
+    """How far the nearest caption of a language is to be believed of held-out sounds ``[n, dim]``, for each language.
 
-    Sounds without an event are left out: what is said of these has no curve.
+    Each sentence remembered was written in all of them: it is right where the English one is. Sounds without an event
+    are left out: what is said of these has no curve.
     """
-    held = _Counted(ShippedCaptions(work.bundle / "memory.npz", work.encoders.space.dim))
-    told = RetrievalCaptioner(work.encoders, held, "eng").caption(sounds)
-    rows = [row for row, caption in enumerate(told) if caption.evidence]
-    cosines = np.array([told[row].evidence[0].score for row in rows])
-    return caption_curve([told[row].text for row in rows], [work.held[row].captions for row in rows], cosines)
+    shipped = ShippedCaptions(work.bundle / "memory.npz", work.encoders.space.dim)
+    captions = work.events + work.sentences
+    english = {(described(one, lang), lang): described(one, "eng") for one in captions for lang in LANGUAGES}
+    curves = {}
+    for language in LANGUAGES:
+        told = RetrievalCaptioner(work.encoders, _Counted(shipped), language).caption(sounds)
+        rows = [row for row, one in enumerate(told) if one.evidence and (one.text, language) in english]
+        cosines = np.array([told[row].evidence[0].score for row in rows])
+        meant = [english[told[row].text, language] for row in rows]
+        curves[language] = caption_curve(meant, [work.held[row].captions for row in rows], cosines)
+    return curves
 
 
 def _curve(work: Work, sounds: FloatArray, told: Sequence[str]) -> Calibration:

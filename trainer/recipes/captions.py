@@ -3,8 +3,10 @@
     python -m trainer.recipes.captions --data ../shared/data --out runs/captions
 
 Stages: ``learn`` (a small decoder for each way of training and each seed), ``tables`` (what every way of training and
-of decoding is worth on held-out clips), ``ship`` (memory and decoder of the starter), ``verdict`` (what these say of
-the dev split). Vectors, decoders and captions are kept on disk: killed at any moment, the same command goes on.
+of decoding is worth on held-out clips), ``ship`` (memory and decoder of the starter), ``trust`` (how far its captions
+are to be believed, in each language; of any bundle with a captioner and a memory), ``verdict`` (what these say of the
+dev split). Vectors, decoders and captions are kept on disk, for each space: killed at any moment, the same command goes
+on.
 """
 
 from __future__ import annotations
@@ -194,12 +196,17 @@ def tables(work: Work) -> None:
 
 
 def ship(work: Work) -> None:
-    """Put memory and decoder into the bundle, and how far its captions are to be believed."""
+    """Put memory and decoder into the bundle."""
     from trainer.recipes.caption_shipping import ship as put
-    from trainer.recipes.caption_verdict import trust
 
     put(work)
-    trust(work)
+
+
+def trust(work: Work) -> None:
+    """Put into the bundle how far its captions are to be believed."""
+    from trainer.recipes.caption_verdict import trust as calibrate
+
+    calibrate(work)
 
 
 def verdict(work: Work) -> None:
@@ -209,7 +216,7 @@ def verdict(work: Work) -> None:
     print(judge(work))
 
 
-STAGES = {"learn": learn, "tables": tables, "ship": ship, "verdict": verdict}
+STAGES = {"learn": learn, "tables": tables, "ship": ship, "trust": trust, "verdict": verdict}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -223,7 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for stage in chosen.stages:
-        STAGES[stage](Work(chosen.data, chosen.out, chosen.bundle, range(1, chosen.seeds + 1)))
+        out = chosen.out / open_bundle(chosen.bundle).manifest.space_id.replace("/", "-")
+        STAGES[stage](Work(chosen.data, out, chosen.bundle, range(1, chosen.seeds + 1)))
 
 
 if __name__ == "__main__":
