@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine.memory.exact import ExactMemory
-from engine.types import Filter, Point
+from engine.types import Filter, FloatArray, Point
 from indexer import writer
 from indexer.decoding import Worker
 from indexer.ledger import Ledger
@@ -229,17 +229,21 @@ def test_an_error_of_the_encoder_is_raised_and_threads_end(bench: Bench, monkeyp
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("earshot-")]
 
 
-def test_ctrl_c_keeps_what_is_whole(bench: Bench):
+def test_ctrl_c_keeps_what_is_whole(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     for n in range(30):
         bench.write(f"{n:02}.wav", 4.0, 60 * (n + 1))
-    calls = 0
+    batches, once = [], iter([True])
+    encode = bench.encoders.encode_audio
 
-    def interrupting(progress: Progress) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
+    def counted(windows: FloatArray) -> FloatArray:
+        batches.append(windows)
+        return encode(windows)
+
+    def interrupting(_: Progress) -> None:
+        if len(batches) == 4 and next(once, False):
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(bench.encoders, "encode_audio", counted)
     report = bench.index(on_progress=interrupting)
     assert report.interrupted
     assert 0 < report.indexed < 30
