@@ -45,7 +45,7 @@ from trainer.alignment import AlignmentLesson
 from trainer.calibrate import GROUPS, calibrations
 from trainer.data import CHOICE_SHARE, LARGEST_CHOICE_SOURCE, hold_out
 from trainer.evaluate import best_windows, figures, hear, similar
-from trainer.hearing import clean_windows, hear_clean
+from trainer.hearing import clean_windows
 from trainer.language import TextLesson, encode_texts, new_text_tower
 from trainer.loop import Plan, train
 from trainer.losses import cosine_distance, project, tag_loss
@@ -122,7 +122,7 @@ def audio_designs(work: Designs) -> Iterator[str]:
     sounds = np.flatnonzero(work.chosen_by & (work.kind >= 0))
     exam = Exam(work.kinds, work.kind[sounds])
     start = work.new_audio()
-    views = hear_clean(work.mels, start, work.out / "clean.npy")
+    views = work.clean
     features = torch.from_numpy(views.features).float()
 
     def row(name: str, embed: Embed, *more: str) -> str:
@@ -205,7 +205,7 @@ def _small_cnn(work: Designs, exam: Exam, sounds: NDArray[np.int64]) -> str:
         cut = [work.mels.clip(clip)[start : start + size] for clip, start in (windows[n] for n in numbers)]
         return torch.from_numpy(np.stack(cut).astype(np.float32))
 
-    heard = torch.from_numpy(hear_clean(work.mels, teacher, work.out / "clean.npy").features).float()
+    heard = torch.from_numpy(work.clean.features).float()
 
     def lesson(step: int, chance: np.random.Generator) -> dict[str, Tensor]:
         rows = chance.choice(practice, 64)

@@ -27,7 +27,7 @@ from exporters.starter import Checkpoint
 from exporters.towers import AudioTower, TextTower
 from trainer.cache import save_array, save_arrays, write_atomic
 from trainer.data import decode
-from trainer.hearing import Views, clean_windows, hear_clean
+from trainer.hearing import clean_windows
 from trainer.loop import Plan, train
 from trainer.metrics import Floats, average_precision_at
 from trainer.recipes.designs import Designs
@@ -93,11 +93,6 @@ class Ground(Designs):
     def tuning_exam(self) -> Exam:
         """What settings are chosen on."""
         return exam_of(self, self.tuning)
-
-    @cached_property
-    def clean(self) -> Views:
-        """The clips' own windows as the trunk hears them."""
-        return hear_clean(self.mels, self.new_audio(), self.out / "clean.npy")
 
     @cached_property
     def windows(self) -> list[tuple[int, int]]:
