@@ -31,6 +31,22 @@ K1, B, USUAL = 1.2, 0.75, 16.0
 #: A run of Chinese characters or kana, which know no spaces, or else a word: letters and digits.
 _TOKEN = re.compile(r"(?P<cjk>[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+)|[^\W_]+")
 _ACCENTS = re.compile("[\u0300-\u036f]")
+#: Words that say nothing of a sound, in the eight languages of the starter, without accents. A query may be in any of
+#: them, so a word that names a sound in another is left out: French "son" and "pas", Dutch "door", "van" and "bij".
+STOP_WORDS = frozenset(
+    """
+    a an and are as at be been being by for from his her in into is it its of on or s than that the their then these
+    this those to was were while with
+    au aux avec ce ces cette d dans de des du elle en est et il l la le les ou par qu que qui sa se ses sur un une
+    am auf aus bei das dem den der die durch ein eine einem einen einer es fur im ist mit nach oder sich sind
+    uber und unter vom von wird zu zum zur
+    al con del el las lo los o para por sobre su sus una unas unos y
+    aan als dat een er het met naar om onder op te uit voor wordt zijn
+    amb dels els i les pel pels per sota unes uns
+    """.split()  # noqa: SIM905
+)
+#: The same of Chinese and Japanese, which stand between words of one run.
+_STOP_CJK = re.compile("[\u306e\u3092\u7684]")
 
 
 def document(payload: Payload) -> str:
@@ -56,9 +72,14 @@ def document_tokens(text: str) -> list[str]:
 
 
 def query_tokens(text: str) -> list[str]:
-    """The different tokens to look for: as those of a document, of a character single only where it stands alone."""
+    """The different tokens to look for: as those of a document, of a character single only where it stands alone.
+
+    Without stop words, unless there is nothing else. Documents have them: they are also titles, such as "The Who".
+    """
+    runs = list(_runs(text))
+    parts = [(part, is_cjk) for run, is_cjk in runs for part in (_STOP_CJK.split(run) if is_cjk else [run])]
     tokens: list[str] = []
-    for run, is_cjk in _runs(text):
+    for run, is_cjk in [one for one in parts if one[0] and one[0] not in STOP_WORDS] or runs:
         tokens += _bigrams(run) if is_cjk and len(run) > 1 else [run]
     return list(dict.fromkeys(tokens))
 
