@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,8 +38,9 @@ def evaluate_captions(
 ) -> None:
     """Measure captions: BLEU, ROUGE-L, CIDEr-D, variety, nearness to their sound; with 95 % intervals.
 
-    METEOR, SPICE, SPIDEr and FENSE where the package aac-metrics and its resources are installed, else it says what
-    they need. Exit status 3: clips without a caption were left out.
+    Of a clip's captions the surest is judged. If some clips' were told as unsure, their number is said, and the words
+    of the others are judged once more. METEOR, SPICE, SPIDEr and FENSE where the package aac-metrics and its resources
+    are installed, else it says what they need. Exit status 3: clips without a caption were left out.
     """
     from earshot.places import expanded
     from earshot.remembering import checked_language
@@ -57,11 +58,14 @@ def evaluate_captions(
         )
     said, known = [one.caption for one in pairs], [one.references for one in pairs]
     figures, absent = outside_figures(said, known)
+    sure = [one for one in pairs if not one.unsure]
+    surely = text_figures([one.caption for one in sure], [one.references for one in sure]) if sure else []
     nearness, unheard = _sound_figures(pairs, bundle)
     if not nearness:
         absent["caption-audio similarity"] = "not run: needs the clips' sound files where the references say they are"
     left_out = [(clip, "no caption") for clip in missing] + (unheard if nearness else [])
-    _tell(text_figures(said, known) + figures + nearness, absent, left_out, as_json)
+    judged = Judged(text_figures(said, known) + figures + nearness, len(pairs) - len(sure), surely)
+    _tell(judged, absent, left_out, as_json)
     if left_out:
         raise typer.Exit(EXIT_FAILED_FILES)
 
@@ -84,16 +88,32 @@ def _sound_figures(pairs: list[Said], bundle: str) -> tuple[list[Figure], list[t
     return sound_figures(encoders.text.encode_text(said), heard) if said else [], unheard
 
 
-def _tell(figures: list[Figure], absent: dict[str, str], left_out: list[tuple[str, str]], as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What all captions are worth, how many of them are ``unsure``, and what the words of the others are worth."""
+
+    figures: list[Figure]
+    unsure: int
+    sure_figures: list[Figure]
+
+
+def _tell(judged: Judged, absent: dict[str, str], left_out: list[tuple[str, str]], as_json: bool) -> None:
     if as_json:
         told = [{"path": clip, "reason": reason} for clip, reason in left_out]
-        show.print_json({"figures": [asdict(one) for one in figures], "not_run": absent, "left_out": told})
+        show.print_json({**asdict(judged), "not_run": absent, "left_out": told})
         return
+    show.out.print(_table(judged.figures))
+    if judged.unsure:
+        show.say(f"\n{judged.unsure} of these are unsure; the words of the others alone:")
+        show.out.print(_table(judged.sure_figures))
+    for name, why in absent.items():
+        show.say(f"{name}: {why}", style="dim")
+    show.print_failures("left out", left_out)
+
+
+def _table(figures: list[Figure]) -> Table:
     table = Table("measure", "value", "95 % interval", "clips", box=None, pad_edge=False, header_style="bold")
     for one in figures:
         interval = f"{one.low:.3f} to {one.high:.3f}" if one.low < one.high else ""
         table.add_row(one.name, f"{one.value:.3f}", interval, str(one.count))
-    show.out.print(table)
-    for name, why in absent.items():
-        show.say(f"{name}: {why}", style="dim")
-    show.print_failures("left out", left_out)
+    return table

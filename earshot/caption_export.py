@@ -22,8 +22,10 @@ from indexer.paths import text_path
 from indexer.payload import of_contents
 
 Format: TypeAlias = Literal["csv", "json", "sidecar"]
-COLUMNS = ("path", "start_s", "end_s", "caption", "score", "unsure", "captioner")
-_CAPTIONED = Filter((Clause("window", "=", 0), Clause("captions", "!=", 0.0)))  # no text is a number
+COLUMNS = ("path", "start_s", "end_s", "caption", "language", "score", "unsure", "captioner")
+_FIRST = Filter((Clause("window", "=", 0),))
+#: What a sound's first window has if anything was said of it, sure or not, or its captioner is known.
+_SAID = ("captions", "caption", CAPTION_BY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,14 @@ class ExportReport:
 
 
 def captioned_sounds(memory: Memory) -> Iterator[SoundCaptions]:
-    """All sounds of which something is said, one at a time."""
-    for record in memory.scroll(_CAPTIONED):
-        if not record.payload.get("captions"):
+    """All sounds of which something is said, sure or not, one at a time."""
+    for record in memory.scroll(_FIRST):
+        if not any(record.payload.get(key) for key in _SAID):
             continue
         content = memory.scroll(of_contents(str(record.payload["sha256"])))
         merged = _runs(sorted((one.payload for one in content), key=lambda said: int(said["window"])))
-        yield SoundCaptions(tuple(record.payload["paths"]), tuple(of_file(merged)), tuple(merged))
+        if merged:
+            yield SoundCaptions(tuple(record.payload["paths"]), tuple(of_file(merged)), tuple(merged))
 
 
 def _runs(said: Sequence[Payload]) -> list[Run]:
@@ -95,18 +98,17 @@ def export_captions(sounds: Iterable[SoundCaptions], form: Format, out: Path | N
     """Write captions to ``out``, or to the stream ``to`` where it is None.
 
     Sidecars are ``NAME.EXT.caption.txt``, a caption a line: beside each sound, or below the folder ``out`` as the
-    sounds lie below ``/``. A file that can't be written is reported, and the rest goes on. Raises ``LibraryError``
-    where ``out`` can't be written.
+    sounds lie below ``/``; of what nobody is sure of there is none. A file that can't be written is reported, and the
+    rest goes on. Raises ``LibraryError`` where ``out`` can't be written.
     """
     report = ExportReport()
-    counted = _counted(sounds, report)
     if form == "sidecar":
-        for sound in counted:
+        for sound in _counted((sound for sound in sounds if sound.captions), report):
             _write_sidecars(sound, out, report)
         return report
     try:
         with _target(out, to) as stream:
-            (_write_csv if form == "csv" else _write_json)(counted, stream)
+            (_write_csv if form == "csv" else _write_json)(_counted(sounds, report), stream)
     except OSError as error:
         if out is None:  # whoever reads stdout has gone, which is no fault of ours
             raise
@@ -130,7 +132,7 @@ def _write_csv(sounds: Iterable[SoundCaptions], stream: IO[str]) -> None:
             rows.writerows(
                 (
                     *(path, f"{run.start_s:.3f}", f"{run.end_s:.3f}"),
-                    *(run.text, f"{run.score:.4f}", "yes" * run.unsure, run.by),
+                    *(run.text, run.language, f"{run.score:.4f}", "yes" * run.unsure, run.by),
                 )
                 for run in sound.moments
             )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.errors import EarshotError
 from trainer.examples import Example
@@ -15,6 +15,10 @@ from trainer.examples import Example
 #: Which column names the clip, and which holds its caption; the first that is there.
 CLIP_KEYS = ("audio", "path", "file", "file_name", "fname")
 CAPTION_KEYS = ("caption", "captions", "moments", "text", "prediction")
+_YES = ("yes", "true", "1")
+
+
+_Value = TypeVar("_Value")
 
 
 class SaidError(EarshotError):
@@ -23,23 +27,33 @@ class SaidError(EarshotError):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A clip, the caption that is judged, and what people said."""
+    """A clip, the caption that is judged, whether it was told as ``unsure``, and what people said."""
 
     audio: Path
     caption: str
     references: tuple[str, ...]
+    unsure: bool = False
 
 
-def read_said(path: Path) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A caption as a table has it, with its score, and whether whoever said it was unsure."""
+
+    text: str
+    score: float = 0.0
+    unsure: bool = False
+
+
+def read_said(path: Path) -> dict[str, Told]:
     """Clip -> caption, from CSV, TSV, JSON or JSONL; of several captions of a clip the one with the best ``score``.
 
     Also what `earshot caption --json` and `earshot export captions` write; of the latter, each of a sound's ``paths``.
     Raises ``SaidError`` naming the line that can't be read.
     """
-    best: dict[str, tuple[float, str]] = {}
+    best: dict[str, Told] = {}
     for place, row in _rows(path):
         clips = next(([row[key]] for key in CLIP_KEYS if row.get(key)), row.get("paths"))
-        told = [pair for key in CAPTION_KEYS for pair in _captions(row.get(key), row.get("score"))]
+        told = [one for key in CAPTION_KEYS for one in _captions(row.get(key), row)]
         if not (clips and isinstance(clips, list) and all(isinstance(clip, str) for clip in clips) and told):
             raise SaidError(
                 f"{place} with {', '.join(map(str, row)) or 'nothing'}",
@@ -47,22 +61,23 @@ def read_said(path: Path) -> dict[str, str]:
                 "name the columns so",
             )
         for clip in clips:
-            best[clip] = max([*told, *([best[clip]] if clip in best else [])], key=lambda pair: pair[0])
+            best[clip] = max([*told, *([best[clip]] if clip in best else [])], key=lambda one: one.score)
     if not best:
         raise SaidError(f"no captions in {path}", "at least one", "caption some clips first")
-    return {clip: text for clip, (_, text) in best.items()}
+    return best
 
 
-def _captions(value: Any, score: Any) -> Iterator[tuple[float, str]]:
-    """Captions with their scores: of a text, or of a list of texts or of objects."""
+def _captions(value: Any, about: Mapping[str, Any]) -> Iterator[Told]:
+    """Captions: of a text, of which ``about`` says how sure it is, or of a list of texts or of objects."""
     if isinstance(value, str):
-        yield _number(score), value
+        unsure = str(about.get("unsure") or "").lower() in _YES
+        yield Told(value, _number(about.get("score")), unsure)
     elif isinstance(value, Sequence):
         for one in value:
             if isinstance(one, str):
-                yield 0.0, one
+                yield Told(one)
             elif isinstance(one, Mapping):
-                yield from _captions(one.get("text", one.get("caption")), one.get("score"))
+                yield from _captions(one.get("text", one.get("caption")), one)
 
 
 def _number(value: Any) -> float:
@@ -107,26 +122,26 @@ def _json(place: str, text: str) -> Any:
     return found
 
 
-def beside(said: Mapping[str, str], examples: Iterable[Example], language: str | None) -> tuple[list[Said], list[str]]:
+def beside(said: Mapping[str, Told], examples: Iterable[Example], language: str | None) -> tuple[list[Said], list[str]]:
     """Captions beside references in ``language`` (or any), and the clips for which there is no caption.
 
     Clips are the same if their paths are, or else if their file names are and no other clip has the same.
     """
     examples = list(examples)
-    whole = {_absolute(clip): text for clip, text in said.items()}
-    named = _only_once((PurePath(clip).name, text) for clip, text in said.items())
-    shared = _only_once((example.audio.name, "") for example in examples)
+    whole = {_absolute(clip): one for clip, one in said.items()}
+    named = _only_once((PurePath(clip).name, one) for clip, one in said.items())
+    shared = _only_once((example.audio.name, None) for example in examples)
     found, missing = [], []
     for example in examples:
         references = tuple(one.text for one in example.captions if language in (None, one.lang))
         if not references:
             continue
         name = example.audio.name
-        text = whole.get(_absolute(example.audio), named.get(name) if name in shared else None)
-        if text is None:
+        told = whole.get(_absolute(example.audio), named.get(name) if name in shared else None)
+        if told is None:
             missing.append(example.name)
         else:
-            found.append(Said(example.audio, text, references))
+            found.append(Said(example.audio, told.text, references, told.unsure))
     return found, missing
 
 
@@ -134,11 +149,11 @@ def _absolute(clip: str | Path) -> str:
     return str(Path(clip).absolute())
 
 
-def _only_once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _only_once(pairs: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
+    found: dict[str, _Value] = {}
     twice = set()
-    for name, text in pairs:
+    for name, value in pairs:
         if name in found:
             twice.add(name)
-        found[name] = text
-    return {name: text for name, text in found.items() if name not in twice}
+        found[name] = value
+    return {name: value for name, value in found.items() if name not in twice}

@@ -63,6 +63,22 @@ def test_without_the_sounds_the_words_are_measured(tables: Path) -> None:
     assert "needs the clips' sound files" in found["not_run"]["caption-audio similarity"]  # type: ignore[index]
 
 
+def test_unsure_captions_are_judged_and_counted(tables: Path) -> None:
+    told = "path,caption,score,unsure\nlow.wav,band125,0.9,\nhigh.wav,a door,0.1,yes\n"
+    (tables / "said.csv").write_text(told, encoding="utf-8")
+    status, found = asked(tables)
+    assert (status, found["unsure"]) == (0, 1)
+
+    def value(kind: str) -> tuple[float, int]:
+        figures = {one["name"]: one for one in found[kind]}  # type: ignore[attr-defined, index]
+        return figures["ROUGE-L"]["value"], figures["ROUGE-L"]["count"]
+
+    assert value("figures") == (0.5, 2)
+    assert value("sure_figures") == (1.0, 1)
+    words = ["eval", "captions", str(tables / "said.csv"), "--refs", str(tables / "refs.csv")]
+    assert "1 of these are unsure" in CliRunner().invoke(app, words).stdout
+
+
 def test_nothing_in_common_is_an_error(tables: Path) -> None:
     (tables / "said.csv").write_text("path,caption\nother.wav,rain\n", encoding="utf-8")
     result = CliRunner().invoke(app, ["eval", "captions", str(tables / "said.csv"), "--refs", str(tables / "refs.csv")])

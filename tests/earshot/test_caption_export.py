@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,11 @@ def test_what_was_said_of_a_library_is_written_moment_by_moment(tmp_path: Path):
     with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
         assert list(library.captions()) == []
         library.index([tmp_path / "sounds"], caption=Sayer())
-        [said] = library.captions()
+        said, still = sorted(library.captions(), key=lambda one: one.paths)
     assert said.paths == (str(path),)
-    assert said.captions == ("band125", "band500")
-    first, second = said.moments
+    assert still.captions == ("silence",)
+    assert said.captions == ("band125", "silence", "band500")
+    first, _, second = said.moments
     assert (first.text, first.start_s, first.score, first.by) == ("band125", 0.0, 0.75, "bands#1")
     assert (second.text, second.end_s) == ("band500", 8.0)
     assert first.end_s < second.start_s + 1
@@ -69,7 +71,7 @@ def test_csv_has_a_row_a_moment_and_path():
     report = export_captions([sound(Path("/a.wav"), Path("/copy.wav")), sound(Path("/b.wav"))], "csv", None, to)
     rows = list(csv.reader(io.StringIO(to.getvalue())))
     assert tuple(rows[0]) == COLUMNS
-    assert rows[1] == ["/a.wav", "0.000", "1.500", "rain, far", "0.5000", "", "bands#1"]
+    assert rows[1] == ["/a.wav", "0.000", "1.500", "rain, far", "eng", "0.5000", "", "bands#1"]
     assert [row[0] for row in rows[1:]] == ["/a.wav"] * 2 + ["/copy.wav"] * 2 + ["/b.wav"] * 2
     assert (report.sounds, report.captions) == (2, 4)
 
@@ -128,3 +130,21 @@ def test_a_file_that_can_not_be_written_is_said(tmp_path: Path):
         export_captions(broken(), "csv", tmp_path / "a.csv", io.StringIO())
     assert (tmp_path / "a.csv").read_text() == "kept"
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+class Doubter(Sayer):
+    """Is sure of nothing."""
+
+    def caption(self, vectors: FloatArray) -> list[Caption]:
+        return [replace(one, score=0.1, unsure=True) for one in super().caption(vectors)]
+
+
+def test_a_sound_of_which_nothing_is_sure_is_exported_and_has_no_sidecar(tmp_path: Path):
+    path = write_sound(tmp_path / "sounds" / "a.wav", tone(3.0, rate_hz=8000, hz=125), rate_hz=8000)
+    with Library(tmp_path / "library", encoders=FakeEncoders()) as library:
+        library.index([tmp_path / "sounds"], caption=Doubter())
+        [said] = library.captions()
+        report = export_captions(library.captions(), "sidecar", None, io.StringIO())
+    assert (said.paths, said.captions) == ((str(path),), ())
+    assert {(run.text, run.unsure, run.score) for run in said.moments} == {("band125", True, 0.1)}
+    assert (report.sounds, sorted(one.name for one in path.parent.iterdir())) == (0, ["a.wav"])

@@ -11,12 +11,16 @@ import pytest
 from earshot.caption_export import SoundCaptions, export_captions
 from indexer.captions import Run
 from trainer.examples import Caption, Example
-from trainer.said import Said, SaidError, beside, read_said
+from trainer.said import Said, SaidError, Told, beside, read_said
 
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def texts(told: dict[str, Told]) -> dict[str, str]:
+    return {clip: one.text for clip, one in told.items()}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +33,7 @@ def write(path: Path, text: str) -> Path:
     ],
 )
 def test_tables(tmp_path: Path, name: str, text: str) -> None:
-    assert read_said(write(tmp_path / name, text)) == {"a.wav": "heavy rain", "b.wav": "a dog"}
+    assert texts(read_said(write(tmp_path / name, text))) == {"a.wav": "heavy rain", "b.wav": "a dog"}
 
 
 def test_of_a_clips_moments_the_surest_speaks(tmp_path: Path) -> None:
@@ -37,8 +41,8 @@ def test_of_a_clips_moments_the_surest_speaks(tmp_path: Path) -> None:
     told = [
         {"path": "a.wav", "moments": [{"start_s": 0.0, "caption": text, "score": score} for text, score in moments]}
     ]
-    assert read_said(write(tmp_path / "a.json", json.dumps(told))) == {"a.wav": "a dog barks"}
-    assert read_said(write(tmp_path / "b.json", json.dumps({"files": told}))) == {"a.wav": "a dog barks"}
+    assert texts(read_said(write(tmp_path / "a.json", json.dumps(told)))) == {"a.wav": "a dog barks"}
+    assert texts(read_said(write(tmp_path / "b.json", json.dumps({"files": told})))) == {"a.wav": "a dog barks"}
 
 
 def test_what_is_exported_is_read(tmp_path: Path) -> None:
@@ -48,7 +52,18 @@ def test_what_is_exported_is_read(tmp_path: Path) -> None:
     for form in ("json", "csv"):
         out = tmp_path / f"said.{form}"
         export_captions(sounds, form, out, io.StringIO())
-        assert read_said(out) == {"/a.wav": "a dog barks", "/b.wav": "a dog barks"}
+        assert texts(read_said(out)) == {"/a.wav": "a dog barks", "/b.wav": "a dog barks"}
+
+
+def test_what_is_exported_as_unsure_is_read_so(tmp_path: Path) -> None:
+    """A sound of which nothing is sure is judged, too; of another the sure one speaks."""
+    unsure = Run(0, 0, 0.0, 2.0, "a lion", 0.1, unsure=True)
+    sounds = [SoundCaptions(("/a.wav",), (), (unsure,))]
+    sounds += [SoundCaptions(("/b.wav",), ("rain",), (unsure, Run(1, 1, 2.0, 4.0, "rain", 0.4)))]
+    for form in ("json", "csv"):
+        out = tmp_path / f"said.{form}"
+        export_captions(sounds, form, out, io.StringIO())
+        assert read_said(out) == {"/a.wav": Told("a lion", 0.1, True), "/b.wav": Told("rain", 0.4, False)}
 
 
 @pytest.mark.parametrize(
@@ -87,11 +102,11 @@ def test_clips_are_the_same_by_path_or_by_a_name_that_only_one_has() -> None:
         example("/x/c.wav", rain),
         example("/x/d.wav", pluie),
     ]
-    said = {"elsewhere/a.wav": "rain", "/y/b.wav": "drizzle", "/z/d.wav": "pluie"}
+    said = {"elsewhere/a.wav": Told("rain"), "/y/b.wav": Told("drizzle", 0.1, True), "/z/d.wav": Told("pluie")}
     found, missing = beside(said, examples, "eng")
     assert found == [
         Said(Path("/x/a.wav"), "rain", ("it rains",)),
-        Said(Path("/y/b.wav"), "drizzle", ("it rains",)),
+        Said(Path("/y/b.wav"), "drizzle", ("it rains",), unsure=True),
     ]
     assert missing == ["/x/b.wav", "/x/c.wav"]  # d has no reference in English: nobody asks for it
     everything, _ = beside(said, examples, None)
