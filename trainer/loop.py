@@ -92,6 +92,14 @@ def steps_done(folder: Path) -> int:
     return int(torch.load(path, map_location="meta", weights_only=True)["step"]) if path.is_file() else 0
 
 
+def without_optimiser(folder: Path, path: Path) -> Path:
+    """The checkpoint of a training that is over, written to ``path`` as its averaged weights alone: a quarter."""
+    saved = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
+    average = saved["average"]
+    write_atomic(path, lambda draft: torch.save({"model": average, "average": average, "step": saved["step"]}, draft))
+    return path
+
+
 def minutes(folder: Path) -> float:
     """How long the steps logged in ``folder/curve.csv`` took, kills and pauses between them left out."""
     with (folder / "curve.csv").open(newline="", encoding="utf-8") as stream:
@@ -106,7 +114,8 @@ def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, aver
         return 0
     saved = torch.load(path, map_location=device_of(model), weights_only=True)
     model.load_state_dict(saved["model"])
-    optimiser.load_state_dict(saved["optimiser"])
+    if "optimiser" in saved:
+        optimiser.load_state_dict(saved["optimiser"])
     average.update(saved["average"])
     return int(saved["step"])
 

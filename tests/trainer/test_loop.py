@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.loop import Plan, minutes, train
+from trainer.loop import Plan, minutes, steps_done, train, without_optimiser
 
 PLAN = Plan(steps=30, rate=0.05, warmup=5, save_every=10, log_every=5, seed=3)
 
@@ -71,6 +72,16 @@ def test_it_learns_and_the_rate_rises_and_falls(tmp_path):
     assert rates[-1] == pytest.approx(0, abs=1e-9)
     assert rates[:5] == sorted(rates[:5])
     assert rates[5:] == sorted(rates[5:], reverse=True)
+
+
+def test_weights_alone_are_what_was_learnt(tmp_path):
+    whole, _, _ = run(tmp_path / "whole")
+    (tmp_path / "slim").mkdir()
+    shutil.copyfile(tmp_path / "whole" / "curve.csv", tmp_path / "slim" / "curve.csv")
+    slim = without_optimiser(tmp_path / "whole", tmp_path / "slim" / "last.pt")
+    assert torch.equal(run(tmp_path / "slim")[0].weight, whole.weight)
+    assert slim.stat().st_size < (tmp_path / "whole" / "last.pt").stat().st_size
+    assert steps_done(tmp_path / "slim") == PLAN.steps
 
 
 def test_minutes_are_those_of_all_runs(tmp_path):

@@ -219,12 +219,25 @@ def test_another_machine_is_fed_and_gives_back(data: Path, whole: Path, out: Pat
     main([*there, "--stages", "text", "audio", "--pack", str(back)])
     assert not any(name.startswith("packed/") for name in json.loads((back / "manifest.json").read_text())["files"])
     main(["--out", str(out), "--unpack", str(back)])
+    assert "optimiser" not in torch.load(out / "text" / "last.pt", weights_only=True)
     assert {steps_done(out / "text"), steps_done(out / "phrasings"), steps_done(out / "audio")} == {6, 4}
     fed, own = Recipe(data, out), Recipe(data, whole)
     assert same(fed.learn_audio(), own.learn_audio())
     close = (encode_texts(tower, own.tokenizer, own.texts.texts) for tower in (fed.learn_text(), own.learn_text()))
     assert float(torch.linalg.vecdot(*close).min()) > 0.999
     assert list(tmp_path.rglob(".*")) == []
+
+
+def test_a_training_that_was_cut_short_goes_on_elsewhere(
+    data: Path, whole: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(starter, "train", partial(starter.train, stop_after=2))
+        Recipe(data, out).learn_audio()
+    packed(Recipe(data, out), ["audio"], tmp_path / "parts")
+    unpacked(tmp_path / "parts", tmp_path / "far")
+    assert steps_done(tmp_path / "far" / "audio") == 2
+    assert same(Recipe(ABSENT, tmp_path / "far").learn_audio(), Recipe(data, whole).learn_audio())
 
 
 def test_no_step_is_lost_by_what_comes_back(data: Path, whole: Path, out: Path, tmp_path: Path, monkeypatch):

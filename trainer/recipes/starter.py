@@ -50,7 +50,7 @@ from trainer.fingerprints import Inputs, StageError, claim, differing, digest, r
 from trainer.hearing import Views, hear_changed, hear_clean, log_mel_batches
 from trainer.inputs import AudioInputs, TextInputs
 from trainer.language import TextLesson, new_text_tower, space_basis
-from trainer.loop import Plan, StepLosses, minutes, steps_done, train
+from trainer.loop import Plan, StepLosses, minutes, steps_done, train, without_optimiser
 from trainer.losses import project
 from trainer.parallel import (
     LANGUAGES,
@@ -401,16 +401,16 @@ class Recipe:
         """Raises ``StageError`` where that folder, one of ``STAGED``, is made of other inputs than today's."""
         self._keep(self.made_of(trained), trained, dear=True)
 
-    def _learn(self, trained: str, tower: nn.Module, lesson: StepLosses, plan: Plan) -> None:
+    def _learn(self, trained: str, tower: nn.Module, lesson: StepLosses) -> None:
         self.claim_trained(trained)
-        train(tower, lesson, plan, self.out / trained)
+        train(tower, lesson, plan_of(trained), self.out / trained)
 
     def learn_audio(self) -> AudioTower:
         """The audio tower, trained: all but its trunk."""
         inputs = self.audio_inputs
         tower = inputs.tower().to(self.device)
         tower.trunk.requires_grad_(False)
-        self._learn("audio", tower, AlignmentLesson(tower, inputs.lessons(tower), inputs.weights), AUDIO_PLAN)
+        self._learn("audio", tower, AlignmentLesson(tower, inputs.lessons(tower), inputs.weights))
         return tower.cpu()
 
     def heard_by_teacher(self) -> FloatArray:
@@ -426,7 +426,8 @@ class Recipe:
         learnt = [row for row, yes in zip(self.rows, self.learnt_from, strict=True) if yes]
         hours = sum(row.seconds for row in learnt) / 3600
         made = {
-            "sounds": f"{len(learnt)} clips ({hours:.1f} h), {len(KINDS) * TAKES} synthesised, {CHANGED} mixtures",
+            "sounds": f"{len(learnt)} clips ({hours:.1f} h), {len(KINDS) * TAKES} synthesised, "
+            f"{CHANGED} changed ones, {hearing.MIX_SHARE:.0%} of them mixtures of two or three",
             "texts": f"{len(self.texts.texts)} English, {len(self.parallel.texts)} in {len(LANGUAGES)} languages",
             "held out": f"{len(self.rows) - len(learnt)} clips by source",
             "steps": f"text {TEXT_PLAN.steps} and {PHRASINGS_PLAN.steps}, audio {AUDIO_PLAN.steps}, seed {SEED}",
@@ -468,9 +469,9 @@ class Recipe:
         points = starting_vectors(inputs.ids, inputs.points(), config.pieces)
         tower = new_text_tower(config, inputs.tokenizer, inputs.ids, points, SEED).to(self.device)
         read = tower, inputs.ids, inputs.targets, inputs.basis
-        self._learn("text", tower, TextLesson(*read, inputs.weights), TEXT_PLAN)
+        self._learn("text", tower, TextLesson(*read, inputs.weights))
         before = {name: value.clone() for name, value in tower.state_dict().items()}
-        self._learn("phrasings", tower, TextLesson(*read, inputs.phrasings), PHRASINGS_PLAN)
+        self._learn("phrasings", tower, TextLesson(*read, inputs.phrasings))
         after = tower.state_dict()
         tower.load_state_dict({name: torch.lerp(before[name], after[name], kept) for name in after})
         return tower.cpu()
@@ -484,7 +485,8 @@ def sentence_teacher() -> str:
 def packed(recipe: Recipe, stages: Sequence[str], folder: Path, part_mb: float = PART_MB) -> list[Path]:
     """Parts with what these stages read and have saved so far; the latter alone where the recipe was ``fed``.
 
-    Raises ``StageError`` and ``PartsError``.
+    Of a training that is over come the weights, of another all that it needs to go on. Raises ``StageError`` and
+    ``PartsError``.
     """
     files: dict[str, Path] = {}
     recipe.out.mkdir(parents=True, exist_ok=True)
@@ -496,8 +498,11 @@ def packed(recipe: Recipe, stages: Sequence[str], folder: Path, part_mb: float =
                 files[f"{PACKED}/{stage}.pt"] = path
             for trained in (one for one in STAGED[stage] if steps_done(recipe.out / one)):
                 recipe.claim_trained(trained)
-                kept = [record_of(recipe.out / trained), *(recipe.out / trained / name for name in SAVED)]
-                files |= {path.relative_to(recipe.out).as_posix(): path for path in kept if path.is_file()}
+                kept = recipe.out / trained
+                found = [kept / "last.pt", kept / "curve.csv", record_of(kept)]
+                files |= {path.relative_to(recipe.out).as_posix(): path for path in found if path.is_file()}
+                if steps_done(kept) == plan_of(trained).steps:
+                    files[f"{trained}/last.pt"] = without_optimiser(kept, Path(room) / f"{trained}.last.pt")
         if not files:
             raise StageError(f"nothing trained in {recipe.out}", "checkpoints to take back", "train first")
         return pack(files, folder, part_mb)
@@ -533,9 +538,13 @@ def _require_no_loss(here: Path, brought: Path) -> None:
         )
 
 
-#: The folder of what was packed elsewhere, and what is packed of a trained tower's folder.
+def plan_of(trained: str) -> Plan:
+    """How long and how fast each of ``STAGED`` learns."""
+    return {"text": TEXT_PLAN, "phrasings": PHRASINGS_PLAN, "audio": AUDIO_PLAN}[trained]
+
+
+#: The folder of what was packed elsewhere.
 PACKED = "packed"
-SAVED = ("last.pt", "curve.csv")
 #: Folders of what is trained, by stage.
 STAGED = {"text": ("text", "phrasings"), "audio": ("audio",)}
 STAGES = {"prepare": Recipe.prepare, "text": Recipe.learn_text, "audio": Recipe.learn_audio}
