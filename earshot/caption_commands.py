@@ -90,12 +90,13 @@ def forget(
 ) -> None:
     """Forget captions: those of a source, of a language, of both, or all that are remembered. Sounds stay.
 
-    `--source generated` forgets what earshot itself said; the sounds keep their captions.
+    `--source generated` forgets what earshot itself said; the sounds keep their captions, and `earshot index
+    --caption-again` remembers them again.
     """
     with open_library(library) as opened:
         if not (source or lang or yes):
             count = opened.remembers()
-            typer.confirm(f"Forget all {count:,} captions?", abort=True, err=True)
+            typer.confirm(f"Forget all that is remembered, {show.many(count, 'caption')}?", abort=True, err=True)
         forgotten = opened.forget(source=source, lang=lang, wait_s=patience_s(as_json), on_wait=show.waiting)
     if as_json:
         show.print_json({"forgotten": forgotten})
@@ -147,7 +148,9 @@ def captions(
 def _progress(wanted: bool) -> Iterator[Callable[[RememberReport], None]]:
     """One live line on stderr; nothing where nobody watches."""
     with show.counting(wanted) as count:
-        yield lambda report: count(f"{report.read:,} captions read, {report.remembered:,} of them new")
+        yield lambda report: count(
+            f"{show.many(report.read, 'caption')} read, {report.remembered:,} of them new"
+        )
 
 
 def register(app: typer.Typer) -> None:

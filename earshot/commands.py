@@ -288,7 +288,7 @@ def status(
         show.print_json(state.to_dict() | ({"failures": rows, "damaged": damaged} if failed else {}))
         return
     for name, value in state.to_dict().items():
-        if name in ("remark", "captions", "previous", "filling") and not value:
+        if name in ("remark", "captions", "generated", "previous", "filling") and not value:
             continue
         text = show.span(value) if name == "audio_s" else str(value)
         show.say(f"{name:>9}  {text}")

@@ -44,7 +44,8 @@ _LOST = "some sounds can't be found until `earshot index` hears them again"
 @dataclass(frozen=True, slots=True)
 class Status:
     """What a library holds. ``failed`` counts files that could not be heard, ``lost`` those to be heard again, because
-    the memory has lost their vectors; of a server those of this machine. ``captions`` are those remembered.
+    the memory has lost their vectors; of a server those of this machine. ``captions`` are those remembered, but those
+    that earshot ``generated`` itself.
 
     Of a server, ``files`` counts different sounds, and ``audio_s`` is estimated where these are very many. ``remark``
     says why the counts are not those of the memory, if so.
@@ -56,6 +57,7 @@ class Status:
     lost: int
     audio_s: float
     captions: int
+    generated: int
     space_id: str
     memory: str
     previous: str = ""
@@ -521,15 +523,18 @@ class Library:
     ) -> int:
         """Forget the captions of a language, of a source, of both, or all; returns how many. Sounds stay.
 
-        Raises ``QueryError`` for a language without meaning.
+        Generated ones stay with their sounds, and ``index`` with ``caption_again`` remembers them again. Raises
+        ``QueryError`` for a language without meaning.
         """
         from earshot.remembering import checked_language
-        from engine.memory.captions import of
+        from engine.memory.captions import GENERATED, of
 
         checked_language(lang)
         if not self.remembers(lang=lang, source=source):
             return 0
         with self._keep.remembering(self._encoders.space, wait_s, on_wait) as memory:
+            if source in (None, GENERATED):
+                self._ledger.forget_captioners()
             return memory.forget(of(source, lang))
 
     def remembers(self, *, lang: str | None = None, source: str | None = None) -> int:
@@ -634,13 +639,16 @@ class Library:
             totals = self._keep.totals() or ours
         except MemoryStoreError as error:
             totals, remark = ours, f"only what this machine knows of it: {error}"
+        captions = generated = 0
         try:
-            captions = 0 if remark else self.remembers()
+            if not remark:
+                generated = self.remembers(source="generated")
+                captions = self.remembers() - generated
         except EarshotError as error:
-            captions, remark = 0, f"captions that can't be counted: {error}"
+            remark = f"captions that can't be counted: {error}"
         return Status(
             *(totals.files, totals.windows, ours.failed, ours.lost, totals.audio_s),
-            *(captions, self.space_id, self._keep.memory),
+            *(captions, generated, self.space_id, self._keep.memory),
             *self._other_spaces(),
             remark=remark,
         )

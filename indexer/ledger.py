@@ -254,6 +254,10 @@ class Ledger:
             *places,
         )
 
+    def forget_captioners(self) -> None:
+        """Nothing has been captioned by anybody known: asked to, any captioner says it again."""
+        self._write("UPDATE contents SET captioned_by = NULL WHERE captioned = 1")
+
     def say_again_as(self, other: Ledger) -> None:
         """What another ledger has captions of is to be captioned here, too."""
         said = other._all("SELECT sha256 FROM contents WHERE captioned = 1 OR say_again = 1")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -301,20 +302,35 @@ def _require_same(
     out: Path, texts: Sequence[str], languages: Sequence[str], vectors: NDArray[Any], config: CaptionerConfig
 ) -> None:
     """Keep what the run was begun with. Raises ``TrainingError`` where it was something else."""
-    digest = hashlib.sha256(repr(config).encode())
-    for pair in zip(texts, languages, strict=True):
-        digest.update("\0".join(pair).encode())
-    path, ours = out / "run.json", {"sha256": digest.hexdigest(), "vectors": _digest(vectors, config.bridge)}
+    path = out / "run.json"
+    ours = {"sha256": _told(config, texts, languages), "vectors": _digest(vectors, config.bridge)}
     if not path.is_file():
         out.mkdir(parents=True, exist_ok=True)
         told = json.dumps({**ours, "texts": len(texts), "config": repr(config)}, indent=2)
         write_atomic(path, lambda draft: draft.write_text(told, encoding="utf-8"))
-    elif any((ours | json.loads(path.read_text(encoding="utf-8")))[key] != ours[key] for key in ours):
+        return
+    known = json.loads(path.read_text(encoding="utf-8"))
+    if all((ours | known)[key] == ours[key] for key in ours):
+        return
+    began = re.search(r"Plan\(steps=(\d+)", str(known.get("config")))
+    steps = int(began[1]) if began else 0
+    as_long = replace(config, plan=replace(config.plan, steps=steps))
+    if steps != config.plan.steps and _told(as_long, texts, languages) == known["sha256"]:
         raise TrainingError(
-            f"another run in {out}",
-            "the same texts, vectors and settings",
-            "choose another folder, or clear it",
+            f"a run of {steps} steps in {out}, and {config.plan.steps} asked for",
+            f"{steps} again: how fast each step learns depends on the last one",
+            "choose another folder for more steps, or clear it",
         )
+    raise TrainingError(
+        f"another run in {out}", "the same texts, vectors and settings", "choose another folder, or clear it"
+    )
+
+
+def _told(config: CaptionerConfig, texts: Sequence[str], languages: Sequence[str]) -> str:
+    digest = hashlib.sha256(repr(config).encode())
+    for pair in zip(texts, languages, strict=True):
+        digest.update("\0".join(pair).encode())
+    return digest.hexdigest()
 
 
 def _digest(vectors: NDArray[Any], bridge: Bridge) -> str:

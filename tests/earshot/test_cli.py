@@ -120,7 +120,7 @@ def test_status_json_has_the_promised_keys(indexed: Shell):
     status = indexed.json("status")
     assert isinstance(status, dict)
     counts, names = {"files", "windows", "failed", "lost", "audio_s", "captions"}, {"space_id", "previous", "filling"}
-    assert set(status) == counts | names | {"memory", "remark"}
+    assert set(status) == counts | names | {"memory", "remark", "generated"}
     assert status["space_id"].startswith("starter@")
 
 

@@ -100,6 +100,25 @@ def test_captions_are_made_again_when_asked_for_and_the_old_ones_are_forgotten(l
     assert library.remembers(source="mine") == 1  # what somebody said stays
 
 
+@pytest.mark.parametrize("everything", [False, True])
+def test_forgotten_captions_are_made_again_when_asked_for(library: Library, tmp_path: Path, everything: bool):
+    """By the same captioner upon the same memory, too, which has nothing new to say of any sound."""
+
+    class Named(Sayer):
+        identity = "sayer#1"
+
+    sounds = tmp_path / "sounds"
+    library.remember(["a kettle whistles"], lang="eng", source="mine")
+    library.index([sounds], caption=Named())
+    assert (library.status().captions, library.status().generated) == (1, 2)
+    assert library.forget(source=None if everything else GENERATED) == (3 if everything else 2)
+    assert library.status().generated == 0
+    assert names(library.search("kettle", by="keywords")) == ["2000.wav"]  # sounds keep their captions
+    assert library.index([sounds], caption=Named(), caption_again=True).captioned == 2
+    assert (library.remembers(source=GENERATED), library.remembers(source="mine")) == (2, 0 if everything else 1)
+    assert library.index([sounds], caption=Named(), caption_again=True).captioned == 0
+
+
 def test_captions_made_again_go_on_after_a_failure(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sounds = tmp_path / "sounds"
     monkeypatch.setattr("indexer.captions.CONTENTS_AT_ONCE", 1)

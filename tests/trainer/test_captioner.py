@@ -101,6 +101,8 @@ def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="the same texts, vectors"):  # the same texts of another space
         train(TEXTS, -VECTORS, config, tmp_path)
     train(TEXTS, VECTORS, config, tmp_path)
+    with pytest.raises(TrainingError, match=r"a run of 1 steps in .*, and 7 asked for.*choose another folder for more"):
+        train(TEXTS, VECTORS, replace(config, plan=replace(config.plan, steps=7)), tmp_path)
 
 
 def test_another_adapter_is_another_run(tmp_path: Path) -> None:
