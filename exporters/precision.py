@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.float16 import convert_float_to_float16, convert_np_to_float16
 
 from engine.errors import BundleError
 from exporters.graph import is_large, remove_graph, save_graph
+from exporters.store import outline
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 #: How far each may be from the reference (``parity.measure``). int8 is judged by what it finds: here only a vector
@@ -25,6 +26,8 @@ TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.5}
 _WIDE = ("Softmax", "LayerNormalization", "ReduceL2", "ReduceMean", "ReduceSum", "Log", "Exp", "Range", "CumSum")
 #: A product with a smaller constant gains nothing by int8.
 _WORTH_IT = 4096
+#: Tensors of so many values, 64 MB, are converted in parts.
+_HUGE = 1 << 24
 
 
 def check_precision(precision: str) -> Precision:
@@ -45,10 +48,16 @@ def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> Non
     kept = _before(model, exact)
     if precision == "fp16":
         own = {node.name for node in model.graph.node}
+        model.graph.value_info.extend(onnx.shape_inference.infer_shapes(outline(model)).graph.value_info)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of every constant below 1e-7, which rounds to zero
+            _halve_huge(model, kept)
             halved = convert_float_to_float16(
-                model, keep_io_types=True, op_block_list=list(_WIDE), node_block_list=sorted(kept)
+                model,
+                keep_io_types=True,
+                disable_shape_infer=True,
+                op_block_list=list(_WIDE),
+                node_block_list=sorted(kept),
             )
         save_graph(_without_detours(halved, own), graph)
         return
@@ -57,17 +66,17 @@ def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> Non
     if not chosen:  # of none, the quantiser would take all
         save_graph(model, graph)
         return
-    # The quantiser takes large models only from a file; it writes what it leaves of them into two, if need be.
-    wide = graph.with_name(f"{graph.name}.wide") if is_large(model) else None
-    if wide is not None:
-        save_graph(model, wide)
+    # The quantiser makes fewer copies of what it reads from a file; it writes two, where one would be too large.
+    wide, two = graph.with_name(f"{graph.name}.wide"), is_large(model)
+    save_graph(model, wide)
+    del model
     remove_graph(graph)
     logging.getLogger().addFilter(_quiet)
     try:
         quantize_dynamic(
-            model if wide is None else str(wide),
+            str(wide),
             str(graph),
-            use_external_data_format=wide is not None,
+            use_external_data_format=two,
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=chosen,
             per_channel=True,
@@ -75,8 +84,26 @@ def convert(graph: Path, precision: Precision, exact: Sequence[str] = ()) -> Non
         )
     finally:
         logging.getLogger().removeFilter(_quiet)
-        if wide is not None:
-            remove_graph(wide)
+        remove_graph(wide)
+
+
+def _halve_huge(model: onnx.ModelProto, kept: Set[str]) -> None:
+    """Put the largest tensors into float16 ahead of the converter, as it does, but in parts: it takes several copies.
+
+    Those stay that a node reads which is ``kept`` in float32, or ``_WIDE``.
+    """
+    wide = {name for node in model.graph.node if node.name in kept or node.op_type in _WIDE for name in node.input}
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) >= _HUGE and tensor.name not in wide:
+            values = numpy_helper.to_array(tensor)
+            half = np.concatenate([convert_np_to_float16(part) for part in np.split(values, _parts(values))])
+            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+
+
+def _parts(values: np.ndarray) -> list[int]:
+    """Where to split rows into parts of about ``_HUGE`` values."""
+    rows = max(1, _HUGE * len(values) // values.size)
+    return list(range(rows, len(values), rows))
 
 
 def _widened(model: onnx.ModelProto) -> onnx.ModelProto:

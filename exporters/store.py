@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 #: Smaller tensors are left alone: a cast costs more than it saves.
 _WORTH_IT = 1024
+#: Values looked at together.
+_PART = 1 << 20
 
 
 class PackedEmbedding(nn.Module):
@@ -106,15 +108,39 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type != TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if values.size < _WORTH_IT or not np.array_equal(half.astype(np.float32), values):
+        if values.size < _WORTH_IT or not _fits_half(values):
             continue
         graph.initializer.remove(tensor)
-        graph.initializer.append(numpy_helper.from_array(half, f"{tensor.name}.half"))
+        graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}.half"))
         casts.append(helper.make_node("Cast", [f"{tensor.name}.half"], [tensor.name], to=TensorProto.FLOAT))
     nodes = list(graph.node)
     del graph.node[:]
     graph.node.extend([*casts, *nodes])
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(outline(model))
     return model
+
+
+def _fits_half(values: NDArray[np.float32]) -> bool:
+    """Whether float16 loses nothing of the values, which are looked at in parts: they may be much of the memory."""
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore"):
+        return all(
+            np.array_equal(part.astype(np.float16).astype(np.float32), part)
+            for part in (flat[start : start + _PART] for start in range(0, flat.size, _PART))
+        )
+
+
+def outline(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with inputs for its large tensors, which to check it or to infer its types would be copied."""
+    made = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph = model.graph
+    made.graph.name = graph.name
+    for ours, theirs in (("node", graph.node), ("input", graph.input), ("output", graph.output)):
+        getattr(made.graph, ours).extend(theirs)
+    made.graph.value_info.extend(graph.value_info)
+    for tensor in graph.initializer:
+        if np.prod(tensor.dims) < _WORTH_IT:
+            made.graph.initializer.append(tensor)
+        else:
+            made.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return made

@@ -246,6 +246,19 @@ def test_the_output_keeps_its_buffer(graph: Path) -> None:
 
 
 @pytest.mark.usefixtures("cuda_that_binds")
+def test_what_cuda_is_made_of_is_loaded_before_the_graph(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuBLAS and cuDNN come as Python packages, where no linker finds them."""
+    steps: list[str] = []
+    opened = FakeOnnxSession.__init__
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: steps.append("libraries"), raising=False)
+    monkeypatch.setattr(
+        FakeOnnxSession, "__init__", lambda *given, **more: steps.append("graph") or opened(*given, **more)
+    )
+    Session(graph, "cuda")
+    assert steps == ["libraries", "graph"]
+
+
+@pytest.mark.usefixtures("cuda_that_binds")
 def test_what_was_measured_is_asked_for(graph: Path) -> None:
     Session(graph, "cuda", cuda=CudaOptions("EXHAUSTIVE", arena="kNextPowerOfTwo", graphs=True))
     _, (name, options), _ = FakeOnnxSession.opened

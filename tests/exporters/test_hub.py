@@ -72,6 +72,7 @@ def test_what_an_export_needs_comes_and_no_more(hub: Hub, tmp_path: Path) -> Non
     assert found == {"config.json", "tokenizer.json", "README.md", "1_Pooling/config.json", "model.safetensors"}
     assert (folder / "model.safetensors").read_bytes() == (hub.folder / "model.safetensors").read_bytes()
     assert hub.tokens == {"Bearer hf_secret"}
+    assert "100%" in result.stderr, "no progress was shown"
     assert folder.is_relative_to(tmp_path / "home")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto
 from torch import nn
 
 from engine.errors import BundleError
+from exporters import precision as precision_module
 from exporters.gate import GateError, LabelledSet, compare, ranked, read_set
 from exporters.graph import export_graph, run_graph
 from exporters.precision import check_precision, convert
@@ -107,6 +109,25 @@ def test_fp16_keeps_the_front_end_wide_without_detours(graph: Path) -> None:
     for node in model.graph.node:
         if node.op_type == "Cast" and node.input[0] in makers:
             assert makers[node.input[0]].op_type != "Cast", "from float32 to float16 and back"
+
+
+def test_fp16_computes_what_is_wide_in_float32(graph: Path) -> None:
+    convert(graph, "fp16", ["shift"])
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(str(graph))).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred.value_info}
+    computed = {(node.op_type, types[node.input[0]]) for node in inferred.node if node.input[0] in types}
+    assert {("Softmax", TensorProto.FLOAT), ("LayerNormalization", TensorProto.FLOAT)} <= computed
+    assert {kind for op, kind in computed if op in ("Gemm", "MatMul")} == {TensorProto.FLOAT16, TensorProto.DOUBLE}
+
+
+def test_fp16_of_huge_tensors_in_parts_is_that_of_all_at_once(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Path(shutil.copy(graph, graph.with_name("parts.onnx")))
+    convert(graph, "fp16", ["shift"])
+    monkeypatch.setattr(precision_module, "_HUGE", 500)  # five rows, and no whole number of them
+    convert(parts, "fp16", ["shift"])
+    stored = [onnx.load(str(path)).graph.initializer for path in (graph, parts)]
+    assert [(one.name, one.data_type) for one in stored[0]] == [(one.name, one.data_type) for one in stored[1]]
+    assert np.array_equal(run_graph(graph, {"samples": SAMPLES}), run_graph(parts, {"samples": SAMPLES}))
 
 
 class Counted(nn.Module):
