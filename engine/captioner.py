@@ -52,6 +52,9 @@ SAMPLED = 1024
 _READ_AGAIN, _SAME = 4, 0.9
 #: Among so many of the nearest a caption of the language is looked for; those of languages that nobody named fit any.
 _NEAR, _UNNAMED = 256, ("", "und")
+#: Evidence is told in the caption's language, of so many captions of it at most looked through for each sound; and of
+#: so many of the nearest where these are asked for.
+_MOST_SPOKEN, _NEAR_IN_ALL = 16_384, 64
 _PULL = "copy or export the bundle again"
 
 
@@ -200,17 +203,17 @@ class Captioner:
             return vectors, [()] * len(vectors), exact
         if self._vectors is not None:
             found = project(vectors, self._vectors, self.tau, self._part.renormalise)
-            evidence = [self._weighed(*each) for each in zip(found.rows, found.cosines, strict=True)]
-            return found.points, evidence, exact
-        k = NEAREST if self.strategy == "projection" else EVIDENCE
+            weighed = zip(*(self._in_language(vectors) or (found.rows, found.cosines)), strict=True)
+            return found.points, [self._weighed(*each) for each in weighed], exact
+        k = {"projection": NEAREST, "nearest": EVIDENCE, "audio": _NEAR_IN_ALL}[self.strategy]
         near = [self._memory.nearest(vector, k) for vector in vectors]
-        evidence = [tuple(each[:EVIDENCE]) for each in near]
+        evidence = [_told_in(self.language, each) for each in near]
         if self.strategy == "audio":
             return vectors, evidence, exact
         if not all(near):
             raise nothing_remembered()
         if self.strategy == "nearest":
-            return np.stack([each[0].vector for each in near]), evidence, exact
+            return np.stack([each[0].vector for each in near]), [tuple(each) for each in near], exact
         bounded = [self._of_nearest(each) for each in near]
         return np.stack([one.point for one in bounded]), evidence, [one.error for one in bounded]
 
@@ -223,6 +226,18 @@ class Captioner:
             for (one, vector), cosine in zip(said, cosines, strict=True)
         )
 
+    def _in_language(self, vectors: FloatArray) -> tuple[NDArray[np.int64], FloatArray] | None:
+        """The captions of this language that weigh most in sounds ``[n, dim]``: their rows and cosines ``[n, e]``.
+
+        None where all are of it, or too many to look through them once more.
+        """
+        if not 0 < len(self._spoken) <= min(_MOST_SPOKEN, self._count - 1):
+            return None
+        assert self._vectors is not None
+        alike = vectors @ self._vectors.rows(self._spoken).T
+        best = np.argsort(-alike, axis=1, kind="stable")[:, :EVIDENCE]
+        return self._spoken[best], np.take_along_axis(alike, best, 1)
+
     def _of_nearest(self, near: Sequence[Remembered]) -> Bounded:
         cosines = np.array([one.score for one in near], np.float32)
         vectors = np.stack([one.vector for one in near])
@@ -231,6 +246,7 @@ class Captioner:
     def _remembered(self) -> Laid | None:
         """All vectors remembered ``[N, dim]``; None where there are too many, or where none are needed."""
         self._captions: list[Said] = []
+        self._spoken = np.empty(0, np.int64)
         self._count = count = 0 if self._memory is None else self._memory.count()
         if self.strategy != "audio" and not count:
             raise nothing_remembered()
@@ -241,6 +257,8 @@ class Captioner:
             return None
         vectors, self._captions = self._memory.said(MOST_EXACT)
         _require_same_space(vectors, self._captions, self._encoders)
+        spoken = _languages_told(self.language, {one.language for one in self._captions})
+        self._spoken = np.flatnonzero([one.language in spoken for one in self._captions])
         return laid_out(vectors)
 
     def _text(self, hypothesis: Hypothesis) -> str:
@@ -314,6 +332,20 @@ class RetrievalCaptioner:
 def _believed(text: str, cosine: float, curve: Calibration, language: str, evidence: tuple[Remembered, ...]) -> Caption:
     score = curve.relevance(cosine)
     return Caption(text, score, language, evidence, unsure=score < curve.cutoff)
+
+
+def _languages_told(language: str, known: set[str]) -> tuple[str, ...]:
+    """Of the languages of what is remembered those that evidence is told in: the caption's, else English, else any."""
+    for told in ((language, *_UNNAMED), ("eng",)):
+        if not known.isdisjoint(told):
+            return told
+    return tuple(known)
+
+
+def _told_in(language: str, near: Sequence[Remembered]) -> tuple[Remembered, ...]:
+    """The first few of the nearest captions, best first, that are told as evidence for a caption in a language."""
+    told = _languages_told(language, {one.language for one in near})
+    return tuple([one for one in near if one.language in told][:EVIDENCE])
 
 
 def _require_same_space(vectors: FloatArray, said: Sequence[Said], encoders: Encoders) -> None:
