@@ -15,7 +15,7 @@ import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from engine.errors import EarshotError
 from trainer.cache import write_atomic
@@ -32,24 +32,38 @@ class PartsError(EarshotError):
 def pack(files: Mapping[str, Path], folder: Path, part_mb: float = PART_MB) -> list[Path]:
     """Write ``files`` (names to where they lie) into new parts in ``folder``, at most ``part_mb`` MiB each.
 
-    Raises ``PartsError`` for a folder with other things in it, and for a size below which nothing fits.
+    Raises ``PartsError`` for a folder with other things in it, for a size below which nothing fits, and where the disk
+    refuses; then no part is left.
     """
-    if folder.is_dir() and any(folder.iterdir()):
+    most = int(part_mb * 2**20)
+    if most < 1:
+        raise PartsError(f"parts of {part_mb} MiB", "a byte at least", "pass a larger --part-mb")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise PartsError(f"{folder}, which holds other things", "a new or empty folder", "choose another to pack in")
-    if part_mb <= 0:
-        raise PartsError(f"parts of {part_mb} MiB", "more than none", "pass a larger --part-mb")
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        parts = _write(files, folder, most)
+        text = json.dumps({"format": FORMAT, "files": list(files), "parts": parts}, indent=1)
+        write_atomic(folder / MANIFEST, lambda draft: draft.write_text(text, encoding="utf-8"))
+    except BaseException as error:
+        shutil.rmtree(folder)
+        if isinstance(error, OSError):
+            raise PartsError(str(error), "a disk that holds the parts", "make room, or pack elsewhere") from None
+        raise
+    return [folder / part["name"] for part in parts]
+
+
+def _write(files: Mapping[str, Path], folder: Path, most: int) -> list[dict[str, Any]]:
+    """The parts' names, bytes and sums."""
+    cut = _Cut(folder, most)
     with (
-        _Cut(folder, int(part_mb * 2**20)) as stream,
+        io.BufferedWriter(cut) as stream,
         lzma.open(stream, "wb", preset=1) as packed,
         tarfile.open(fileobj=packed, mode="w|") as archive,
     ):
         for name, path in files.items():
             archive.add(path, name, recursive=False)
-    told = {"format": FORMAT, "files": list(files), "parts": stream.parts}
-    text = json.dumps(told, indent=1)
-    write_atomic(folder / MANIFEST, lambda draft: draft.write_text(text, encoding="utf-8"))
-    return [folder / part["name"] for part in stream.parts]
+    return cut.parts
 
 
 def unpack(folder: Path, out: Path) -> list[str]:
@@ -145,7 +159,7 @@ class _Joined(io.RawIOBase):
     """Files one after another."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths, self._stream = list(paths), io.BytesIO()  # type: ignore[var-annotated]
+        self._paths, self._stream = list(paths), cast(io.BufferedIOBase, io.BytesIO())
 
     def readable(self) -> bool:
         return True

@@ -84,8 +84,20 @@ def test_files_stay_in_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_only_an_empty_folder_is_packed_in(files: dict[str, Path], tmp_path: Path):
     with pytest.raises(PartsError, match="other things"):
         pack(files, tmp_path)
-    with pytest.raises(PartsError, match="more than none"):
-        pack(files, tmp_path / "parts", 0)
+    with pytest.raises(PartsError, match="other things"):
+        pack(files, tmp_path / "given" / "noise")
+    for none in (0, -1, 1e-9):
+        with pytest.raises(PartsError, match="a byte at least"):
+            pack(files, tmp_path / "parts", none)
+    assert not (tmp_path / "parts").exists()
+
+
+def test_a_full_disk_leaves_no_part(files: dict[str, Path], tmp_path: Path, small_disk: Path):
+    (tmp_path / "given" / "more").write_bytes(np.random.default_rng(1).bytes(4_000_000))
+    with pytest.raises(PartsError, match="make room"):
+        pack({**files, "more": tmp_path / "given" / "more"}, small_disk / "parts", 0.5)
+    assert list(small_disk.iterdir()) == []
+    pack(files, small_disk / "parts", 0.5)
 
 
 def test_moved_files_take_the_places_of_older_ones(tmp_path: Path):
