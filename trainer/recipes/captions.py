@@ -5,8 +5,8 @@
 Stages: ``learn`` (a small decoder for each way of training and each seed), ``tables`` (what every way of training and
 of decoding is worth on held-out clips), ``ship`` (memory and decoder of the starter), ``trust`` (how far its captions
 are to be believed, in each language; of any bundle with a captioner and a memory), ``verdict`` (what these say of the
-dev split). Vectors, decoders and captions are kept on disk, for each space: killed at any moment, the same command goes
-on.
+dev split), ``noise`` (which recordings are taken for steady noise). Vectors, decoders and captions are kept on disk, for
+each space: killed at any moment, the same command goes on.
 """
 
 from __future__ import annotations
@@ -209,6 +209,13 @@ def trust(work: Work) -> None:
     calibrate(work)
 
 
+def noise(work: Work) -> None:
+    """Print which recordings are taken for steady noise."""
+    from trainer.recipes.caption_noise import taken_for_noise
+
+    print(taken_for_noise(work))
+
+
 def verdict(work: Work) -> None:
     """Print what the bundle's captions of the dev split are worth."""
     from trainer.recipes.caption_verdict import verdict as judge
@@ -216,7 +223,7 @@ def verdict(work: Work) -> None:
     print(judge(work))
 
 
-STAGES = {"learn": learn, "tables": tables, "ship": ship, "trust": trust, "verdict": verdict}
+STAGES = {"learn": learn, "tables": tables, "ship": ship, "trust": trust, "verdict": verdict, "noise": noise}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
