@@ -6,6 +6,7 @@ Its weights are random and scattered: nothing of the published model is needed, 
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import resource
@@ -87,6 +88,7 @@ def section(family: str, model: Model, alone: bool) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / model.published.rsplit("/", 1)[-1]
         made = model.make(folder)
+        gc.collect()  # models hold themselves, and are as large as what is measured
         source = load_source(folder)
         if family.startswith("msclap"):
             assert made is not None
