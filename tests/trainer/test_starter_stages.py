@@ -196,7 +196,7 @@ def test_what_does_not_say_what_it_was_made_of_has_to_be_adopted(data: Path, who
     out = shutil.copytree(whole, tmp_path / "out")
     for record in out.rglob("*.made-of.json"):
         record.unlink()
-    with pytest.raises(StageError, match=r"texts\.npz, which doesn't say.*pass --adopt"):
+    with pytest.raises(StageError, match=r"texts\.npz, which doesn't say.*--adopt"):
         Recipe(data, out).learn_text()
     kept = Recipe(data, out, adopt=True)
     assert same(kept.learn_text(), Recipe(data, whole).learn_text())
