@@ -91,7 +91,7 @@ def claim(inputs: Inputs, kept: Path, *twins: Path, dear: bool = False, adopt: b
             raise StageError(
                 f"{kept}, which doesn't say what it was made of",
                 f"{record_of(kept).name} beside it",
-                "choose another --out, delete it, or, if nothing has changed since, run trainer.recipes.starter --adopt",
+                "choose another --out, delete it, or, where nothing has changed, run trainer.recipes.starter --adopt",
             )
         if there and found is not None:
             if dear:
