@@ -218,6 +218,10 @@ class SharedReader(ReadingMemory):
         """See ``Memory.search_many``."""
         return self._ask(lambda memory: memory.search_many(vector, k, wheres))
 
+    def search_vectors(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[tuple[Hit, FloatArray]]:
+        """See ``Memory.search_vectors``."""
+        return self._ask(lambda memory: memory.search_vectors(vector, k, where))
+
     def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
         """See ``Memory.search_words``."""
         return self._ask(lambda memory: memory.search_words(words, k, where))

@@ -94,6 +94,11 @@ class Holding:
         found = self._memory.search_many(vector, k, wheres)
         return [[Hit(hit.id, hit.score, _plain(hit.payload)) for hit in hits] for hits in found]
 
+    def search_vectors(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[tuple[Hit, FloatArray]]:
+        """See ``Memory.search_vectors``: among the points of all."""
+        found = self._memory.search_vectors(vector, k, where)
+        return [(Hit(hit.id, hit.score, _plain(hit.payload)), one) for hit, one in found]
+
     def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
         """See ``Memory.search_words``: among the points of all."""
         return [Hit(hit.id, hit.score, _plain(hit.payload)) for hit in self._memory.search_words(words, k, where)]

@@ -97,6 +97,9 @@ class Memory(Protocol):
     def search_many(self, vector: FloatArray, k: int, wheres: Sequence[Filter]) -> list[list[Hit]]:
         """``search`` once for each filter, answered together."""
 
+    def search_vectors(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[tuple[Hit, FloatArray]]:
+        """As ``search``, each with its own vector ``[dim]``, asked for once."""
+
     def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
         """The k points whose documents say most of ``words``, by BM25, best first, ties by id.
 

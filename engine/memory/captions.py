@@ -100,12 +100,8 @@ class CaptionMemory:
 
     def nearest(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[Remembered]:
         """The k captions nearest to ``vector`` ``[dim]`` by cosine, best first; generated ones are none of them."""
-        hits = self.memory.search(vector, k, _human(where))
-        vectors: dict[str, FloatArray] = {}
-        for first in range(0, len(hits), _AT_ONCE):
-            keys = [str(hit.payload["sha256"]) for hit in hits[first : first + _AT_ONCE]]
-            vectors |= {r.id: _vector(r) for r in self.memory.scroll(_with_keys(keys), with_vectors=True)}
-        return [_remembered(hit.payload, vectors[hit.id], hit.score) for hit in hits if hit.id in vectors]
+        found = self.memory.search_vectors(vector, k, _human(where))
+        return [_remembered(hit.payload, own, hit.score) for hit, own in found]
 
     def texts(self, limit: int, where: Filter | None = None) -> tuple[FloatArray, list[str]]:
         """Vectors ``[n, dim]`` and their texts, at most ``limit``; generated ones are none of them.

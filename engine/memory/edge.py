@@ -140,6 +140,25 @@ class EdgeMemory:
             with refusals(self.folder, f"searching for the {k} nearest"):
                 return best_hits(k, wheres, lambda limit, rest: _ask(shard, query, limit, rest))
 
+    def search_vectors(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[tuple[Hit, FloatArray]]:
+        """See ``Memory.search_vectors``."""
+        vectors: dict[str, FloatArray] = {}
+        with self._to_read() as (shard, dim):
+            check_k(k)
+            check_vector(vector, dim, "the query")
+            check_filter(where)
+            if k == 0:
+                return []
+
+            def ask(limit: int, wheres: list[Filter]) -> list[list[Hit]]:
+                requests = [_request(qdrant.Query.Nearest(_numbers(vector)), limit, one, True) for one in wheres]
+                found = shard.query_batch(qdrant.QueryBatchRequest(requests))
+                vectors.update((str(one.id), np.array(one.vector, np.float32)) for each in found for one in each)
+                return _hits(found)
+
+            with refusals(self.folder, f"searching for the {k} nearest"):
+                return [(hit, vectors[hit.id]) for hit in best_hits(k, [where or Filter()], ask)[0]]
+
     def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
         """See ``Memory.search_words``."""
         with self._to_read() as (shard, _):
@@ -365,13 +384,19 @@ def _next_name(shard: Path) -> Path:
 
 def _ask(shard: qdrant.EdgeShard, query: qdrant.Query, limit: int, wheres: Sequence[Filter]) -> list[list[Hit]]:
     """The ``limit`` nearest for each filter, ties in any order."""
-    requests = [
-        qdrant.QueryRequest(
-            query=query, limit=limit, filter=_condition(where), with_payload=True, params=search_params(limit, where)
-        )
-        for where in wheres
-    ]
+    requests = [_request(query, limit, where) for where in wheres]
     return _hits(shard.query_batch(qdrant.QueryBatchRequest(requests)))
+
+
+def _request(query: qdrant.Query, limit: int, where: Filter, with_vectors: bool = False) -> qdrant.QueryRequest:
+    return qdrant.QueryRequest(
+        query=query,
+        limit=limit,
+        filter=_condition(where),
+        with_payload=True,
+        with_vector=[""] if with_vectors else False,
+        params=search_params(limit, where),
+    )
 
 
 def _hits(answers: Sequence[Sequence[qdrant.ScoredPoint]]) -> list[list[Hit]]:

@@ -75,6 +75,10 @@ class ExactMemory:
         check_vector(vector, self._dim(), "the query")
         return [self.search(vector, k, where) for where in wheres]
 
+    def search_vectors(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[tuple[Hit, FloatArray]]:
+        """See ``Memory.search_vectors``."""
+        return [(hit, self._vectors[hit.id].copy()) for hit in self.search(vector, k, where)]
+
     def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
         """See ``Memory.search_words``."""
         check_k(k)

@@ -41,6 +41,10 @@ class ReadingMemory(ABC):
         """See ``Memory.search_many``."""
 
     @abstractmethod
+    def search_vectors(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[tuple[Hit, FloatArray]]:
+        """See ``Memory.search_vectors``."""
+
+    @abstractmethod
     def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:
         """See ``Memory.search_words``."""
 
@@ -119,6 +123,18 @@ class GuestMemory(ReadingMemory):
             for items, _ in self._ask("search", space, {"k": k, "wheres": some}, vector):
                 for number, point_id, score, payload in items:
                     found[first + number].append(Hit(point_id, score, payload))
+        return found
+
+    def search_vectors(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[tuple[Hit, FloatArray]]:
+        """See ``Memory.search_vectors``."""
+        space = self._open_space()
+        check_k(k)
+        check_vector(vector, space[1], "the query")
+        check_filter(where)
+        found: list[tuple[Hit, FloatArray]] = []
+        for items, floats in self._ask("search vectors", space, {"k": k, "where": filter_message(where)}, vector):
+            vectors = floats.reshape(len(items), -1)
+            found += [(Hit(*item), one) for item, one in zip(items, vectors, strict=True)]
         return found
 
     def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:

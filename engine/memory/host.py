@@ -136,6 +136,7 @@ class Host:
             "hello": self._hello,
             "count": self._count,
             "search": self._search,
+            "search vectors": self._search_vectors,
             "words": self._words,
             "scroll": self._scroll,
             "let in": self._make_room,
@@ -153,6 +154,10 @@ class Host:
         for number, hits in enumerate(self._memory.search_many(vector, int(question["k"]), wheres)):
             for hit in hits:
                 yield [number, hit.id, hit.score, hit.payload], None
+
+    def _search_vectors(self, question: dict[str, Any], vector: FloatArray) -> Iterator[Item]:
+        for hit, found in self._memory.search_vectors(vector, int(question["k"]), filter_of(question["where"])):
+            yield [hit.id, hit.score, hit.payload], found
 
     def _words(self, question: dict[str, Any], _: FloatArray) -> Iterator[Item]:
         for hit in self._memory.search_words(str(question["words"]), int(question["k"]), filter_of(question["where"])):

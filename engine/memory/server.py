@@ -194,15 +194,36 @@ class ServerMemory:
 
         return best_hits(k, wheres, ask)
 
+    def search_vectors(self, vector: FloatArray, k: int, where: Filter | None = None) -> list[tuple[Hit, FloatArray]]:
+        """See ``Memory.search_vectors``."""
+        collection, vectors = self._open(), dict[str, FloatArray]()
+        check_k(k)
+        check_vector(vector, collection.dim, "the query")
+        check_filter(where)
+        if k == 0:
+            return []
+
+        def ask(limit: int, wheres: list[Filter]) -> list[list[Hit]]:
+            return self._nearest(collection, vector.tolist(), limit, wheres, vectors)
+
+        return [(hit, vectors[hit.id]) for hit in best_hits(k, [where or Filter()], ask)[0]]
+
     def _nearest(
-        self, collection: Collection, query: list[float], limit: int, wheres: Sequence[Filter]
+        self,
+        collection: Collection,
+        query: list[float],
+        limit: int,
+        wheres: Sequence[Filter],
+        vectors: dict[str, FloatArray] | None = None,
     ) -> list[list[Hit]]:
+        """The hits for each filter; their own vectors are put into ``vectors``, if it is there."""
         requests = [
             models.QueryRequest(
                 query=query,
                 limit=limit,
                 filter=server_filter(where),
                 with_payload=True,
+                with_vector=vectors is not None,
                 params=collection.search_params(limit, where),
             )
             for where in wheres
@@ -210,6 +231,8 @@ class ServerMemory:
         answers = self._link.ask(
             f"searching for the {limit} nearest", lambda client: client.query_batch_points(collection.name, requests)
         )
+        if vectors is not None:
+            vectors.update((str(p.id), np.array(dense(p.vector), np.float32)) for a in answers for p in a.points)
         return [[Hit(str(p.id), p.score, _given(p.payload)) for p in answer.points] for answer in answers]
 
     def search_words(self, words: str, k: int, where: Filter | None = None) -> list[Hit]:

@@ -25,7 +25,7 @@ from engine import errors
 from engine.errors import EarshotError, MemoryStoreError
 from engine.types import Clause, Filter, FloatArray
 
-PROTOCOL = 1
+PROTOCOL = 2
 #: No frame is larger, in either part; nor is a question, the most that a stranger can make a holder hold.
 MOST_BYTES, MOST_ASKED_BYTES = 64 * 1024 * 1024, 4 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024

@@ -288,6 +288,23 @@ def test_search_many_is_search_many_times(memory: Memory) -> None:
     assert memory.search_many(axis(3), 4, []) == []
 
 
+def test_hits_come_with_their_vectors_as_they_are_kept(memory: Memory) -> None:
+    """A document beside the vector, whatever the filter, at a tie too: those of ``search``, and of ``scroll``."""
+    memory.upsert([*points(40), Point(identifier(50), axis(3), {"title": "a dog"})])
+    kept = {record.id: record.vector for record in memory.scroll(with_vectors=True)}
+    for where in (None, Filter((Clause("title", "~", "dog"),))):
+        found = memory.search_vectors(axis(3), 7, where)
+        assert_hits([hit for hit, _ in found], memory.search(axis(3), 41, where), 7)
+        for hit, vector in found:
+            assert vector.dtype == np.float32
+            np.testing.assert_array_equal(vector, kept[hit.id])
+    assert memory.search_vectors(axis(3), 0) == []
+    with pytest.raises(MemoryStoreError):
+        memory.search_vectors(axis(3)[:-1], 3)
+    with pytest.raises(ValueError, match="k"):
+        memory.search_vectors(axis(3), -1)
+
+
 def test_equal_scores_stand_by_id_wherever_they_are_cut(memory: Memory) -> None:
     order = np.random.default_rng(1).permutation(300)
     memory.upsert([Point(identifier(int(i)), axis(int(i) % 2), {}) for i in order])

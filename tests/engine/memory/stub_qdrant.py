@@ -236,7 +236,13 @@ def _json(answer: Any) -> Fault:
 def _query_batch(store: Store, name: str, asked: models.QueryRequestBatch) -> list[models.QueryResponse]:
     return [
         store.local.query_points(
-            name, query=s.query, using=s.using, query_filter=s.filter, limit=s.limit or 10, with_payload=True
+            name,
+            query=s.query,
+            using=s.using,
+            query_filter=s.filter,
+            limit=s.limit or 10,
+            with_payload=True,
+            with_vectors=bool(s.with_vector),
         )
         for s in asked.searches
     ]

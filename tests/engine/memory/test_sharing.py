@@ -109,8 +109,8 @@ def test_another_space_is_refused_with_both_names(host: Host, tmp_path: Path) ->
 
 
 def test_a_guest_of_another_version_is_told(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guests, "PROTOCOL", 2)
-    with pytest.raises(LibraryError, match=rf"version 2 to process {os.getpid()}.*expected version 1; use the same"):
+    monkeypatch.setattr(guests, "PROTOCOL", 1)
+    with pytest.raises(LibraryError, match=rf"version 1 to process {os.getpid()}.*expected version 2; use the same"):
         GuestMemory(tmp_path / host.address).ensure_space(SPACE, DIM)
 
 
