@@ -148,9 +148,7 @@ def captions(
 def _progress(wanted: bool) -> Iterator[Callable[[RememberReport], None]]:
     """One live line on stderr; nothing where nobody watches."""
     with show.counting(wanted) as count:
-        yield lambda report: count(
-            f"{show.many(report.read, 'caption')} read, {report.remembered:,} of them new"
-        )
+        yield lambda report: count(f"{show.many(report.read, 'caption')} read, {report.remembered:,} of them new")
 
 
 def register(app: typer.Typer) -> None:
