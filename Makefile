@@ -27,7 +27,7 @@ bench: $(VENV)/.dev
 	$(BIN)/pytest benchmarks --benchmark-enable -s --benchmark-json=build/benchmarks.json; status=$$?; \
 	$(BIN)/python -m benchmarks.report build/benchmarks.json docs/benchmarks.md; exit $$status
 
-# FAMILY: laion, laion-fused, laion-larger, msclap-2023 or sentence-transformers; takes minutes, and 8 GB of memory
+# FAMILY: laion, laion-fused, laion-larger, msclap-2023 or sentence-transformers; takes minutes, and up to 8 GB of memory (the last 11)
 parity: $(VENV)/.dev
 	$(BIN)/python -m tests.exporters.full_size $(FAMILY) docs/parity/$(FAMILY).md
 
