@@ -199,9 +199,9 @@ class OnnxAudioEncoder:
         return {"samples": full}
 
 
-#: Texts are shared between two calls where the graph is larger; with a smaller one, such as the starter's, two calls
-#: take longer than one.
-_LARGE_BYTES = 1 << 25
+#: Texts are shared between two calls where the graph is larger and each call gets so many tokens; a smaller one, such
+#: as the starter's, or fewer tokens take longer in two calls than in one.
+_LARGE_BYTES, _TOKENS_A_CALL = 1 << 25, 100
 #: What a tokenizer may say about padding; to which length is for us to say.
 _PADDING = ("direction", "pad_id", "pad_type_id", "pad_token")
 
@@ -292,8 +292,9 @@ class OnnxTextEncoder:
         """Which of the texts ``[n, tokens]`` go to the graph together: as many as the manifest says, or even shares."""
         if self._batch:
             return [np.arange(len(mask))[start : start + self._batch] for start in range(0, len(mask), self._batch)]
-        by_length = np.argsort(mask.sum(axis=1), kind="stable")
-        count = min(self.session.at_once, len(mask)) if self._large else 1
+        tokens = mask.sum(axis=1)
+        by_length = np.argsort(tokens, kind="stable")
+        count = min(self.session.at_once, max(1, int(tokens.sum()) // _TOKENS_A_CALL)) if self._large else 1
         return [np.sort(by_length[start::count]) for start in range(count)]
 
     def _feeds(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
