@@ -294,7 +294,8 @@ class OnnxTextEncoder:
             return [np.arange(len(mask))[start : start + self._batch] for start in range(0, len(mask), self._batch)]
         tokens = mask.sum(axis=1)
         by_length = np.argsort(tokens, kind="stable")
-        count = min(self.session.at_once, max(1, int(tokens.sum()) // _TOKENS_A_CALL)) if self._large else 1
+        shares = max(1, int(tokens.sum()) // _TOKENS_A_CALL) if self._large else 1
+        count = min(shares, self.session.at_once, len(mask))
         return [np.sort(by_length[start::count]) for start in range(count)]
 
     def _feeds(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:

@@ -26,7 +26,7 @@ from exporters.frontend import FrontConfig
 from exporters.graph import MAX_BATCH, export_graph, run_graph
 from exporters.parity import measure, probes, require
 from exporters.source import reading
-from exporters.store import PackedEmbedding, pack, round_to_bytes
+from exporters.store import PackedEmbedding, pack, round_to_bytes, round_to_half
 from exporters.towers import AudioConfig, AudioTower, TextConfig, TextTower
 from exporters.weights import TOWERS, find_weights, read_weights
 
@@ -184,11 +184,10 @@ def _export_audio(tower: AudioTower, out: Path) -> dict[str, float]:
     samples = _probe_batch(tower)
     with torch.inference_mode():
         exact = tower(samples).numpy()
-        round_to_bytes(tower)
+        round_to_half(tower)
         rounded = tower(samples).numpy()
     path, limits = out / "audio.onnx", {"batch": MAX_BATCH}
     export_graph(tower, {"samples": samples}, [{0: "batch"}], "embedding", path, limits)
-    onnx.save_model(pack(onnx.load(str(path))), str(path))
     found = run_graph(path, {"samples": samples})
     alone = np.concatenate([run_graph(path, {"samples": samples[i : i + 1]}) for i in range(len(samples))])
     return {
