@@ -24,7 +24,7 @@ WINDOWS_A_FILE = 4
 #: This many windows on each side of a file's best one are looked at first; where all belong to the moment, more.
 MOMENT_REACH = 32
 #: A neighbouring window belongs to the moment if its odds of being right reach this share of the best window's.
-MOMENT_SHARE = 0.1
+MOMENT_SHARE = 0.02
 #: No question to the memory asks for more windows than this at once.
 MOST_WINDOWS = 1024
 
