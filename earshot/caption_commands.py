@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engine.memory.captions import Said
 
 LanguageOption = Annotated[
-    str | None, typer.Option("--lang", help="Their language as an ISO 639-3 code: eng, fra, deu, spa, jpn …")
+    str | None, typer.Option("--lang", help="Their language: three letters, as in ISO 639-3: eng, fra, deu, spa, jpn …")
 ]
 SourceOption = Annotated[str | None, typer.Option("--source", help="Where they are from: a name of yours.")]
 export_app = typer.Typer(help="Write what a library knows to files for other programs.", no_args_is_help=True)
@@ -54,14 +54,17 @@ def remember(
         if not path.is_file():
             raise LibraryError(f"no file {path}", "a file of captions", "name files, not folders")
     report = RememberReport()
+    empty: list[Path] = []
     with open_library(library, bundle, create=True) as opened, _progress(not as_json) as draw:
         opened.remember(
-            chain.from_iterable(_readable(path, lang, source, report) for path in paths),
+            chain.from_iterable(_readable(path, lang, source, report, empty) for path in paths),
             report=report,
             wait_s=patience_s(as_json),
             on_wait=show.waiting,
             on_progress=draw,
         )
+    for path in empty:
+        show.remark(f"no caption in {path}: it is empty", style="yellow")
     if as_json:
         show.print_json(report.to_dict())
     else:
@@ -72,11 +75,19 @@ def remember(
         raise typer.Exit(EXIT_FAILED_FILES)
 
 
-def _readable(path: Path, lang: str | None, source: str | None, report: RememberReport) -> Iterator[Said]:
+def _readable(
+    path: Path, lang: str | None, source: str | None, report: RememberReport, empty: list[Path]
+) -> Iterator[Said]:
+    """The captions of a file; of one that has none, and no line of no use, ``empty`` is told."""
     from earshot.remembering import read_captions
 
+    failed, found = report.failed, False
     try:
-        yield from read_captions(path, lang, source, report)
+        for one in read_captions(path, lang, source, report):
+            found = True
+            yield one
+        if not found and report.failed == failed:
+            empty.append(path)
     except OSError as error:
         report.fail(str(path), error)
 
@@ -95,13 +106,27 @@ def forget(
     """
     with open_library(library) as opened:
         if not (source or lang or yes):
-            count = opened.remembers()
-            typer.confirm(f"Forget all that is remembered, {show.many(count, 'caption')}?", abort=True, err=True)
+            _confirm(opened.remembers())
         forgotten = opened.forget(source=source, lang=lang, wait_s=patience_s(as_json), on_wait=show.waiting)
     if as_json:
         show.print_json({"forgotten": forgotten})
     else:
         show.say(f"{show.many(forgotten, 'caption')} forgotten")
+
+
+def _confirm(count: int) -> None:
+    """Ask whether all is to be forgotten. Raises ``typer.Abort`` if not, ``QueryError`` if nobody can answer."""
+    from engine.errors import QueryError
+
+    nobody = QueryError("nobody to answer on stdin", "yes or no", "to forget all that is remembered, say --yes")
+    if sys.stdin is None:
+        raise nobody
+    try:
+        typer.confirm(f"Forget all that is remembered, {show.many(count, 'caption')}?", abort=True, err=True)
+    except typer.Abort as error:
+        if isinstance(error.__context__, EOFError):
+            raise nobody from None
+        raise
 
 
 class FormatChoice(StrEnum):

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @eval_app.command(
     "captions",
     epilog="Examples:\n\n  earshot eval captions said.csv --refs captions.csv\n\n"
-    "  earshot eval captions said.json --refs ~/clotho --split evaluation --json",
+    "  earshot eval captions said.json --refs ~/clotho --split evaluation --json\n\n"
+    "What people said, captions.csv:\n\n  audio,caption,lang\n\n  door.wav,a door slams shut,eng\n\n"
+    "  door.wav,a heavy door closes,eng",
 )
 def evaluate_captions(
     captions: Annotated[
@@ -40,7 +42,8 @@ def evaluate_captions(
 
     Of a clip's captions the surest is judged. If some clips' were told as unsure, their number is said, and the words
     of the others are judged once more. METEOR, SPICE, SPIDEr and FENSE where the package aac-metrics and its resources
-    are installed, else it says what they need. Exit status 3: clips without a caption were left out.
+    are installed, else it says what they need. Exit status 3: clips without a caption, or that could not be heard,
+    were left out.
     """
     from earshot.places import expanded
     from earshot.remembering import checked_language
@@ -104,7 +107,8 @@ def _tell(judged: Judged, absent: dict[str, str], left_out: list[tuple[str, str]
         return
     show.out.print(_table(judged.figures))
     if judged.unsure:
-        show.say(f"\n{judged.unsure} of these are unsure; the words of the others alone:")
+        show.say("")
+        show.say(f"{judged.unsure} of these are unsure; the words of the others alone:")
         show.out.print(_table(judged.sure_figures))
     for name, why in absent.items():
         show.say(f"{name}: {why}", style="dim")

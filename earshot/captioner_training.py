@@ -42,7 +42,9 @@ def captioner(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Batches of 64 captions.")] = 2000,
     noise: Annotated[
         float | None,
-        typer.Option("--noise", min=0, help="Standard deviation. \\[default: 0.06]"),
+        typer.Option(
+            "--noise", min=0, help="Standard deviation; for `--strategy audio` 0.06 is best. \\[default: 0.015]"
+        ),
     ] = None,
     bridge: Annotated[
         BridgeChoice, typer.Option("--bridge", help="shift and adapter come before the noise, and need --pairs.")

@@ -92,11 +92,15 @@ class RememberReport:
 
 
 def checked_language(code: str | None) -> str:
-    """An ISO 639-3 code; that of no language for None. Raises ``QueryError``."""
+    """A language's code; that of no language for None. Raises ``QueryError``.
+
+    Three small letters, meant as ISO 639-3 has them, are a code here, in options as in files: who assigns a language
+    its code is not looked up (the table is in an extra), so that local codes can be remembered, too.
+    """
     if code is None:
         return UNDETERMINED
     if not _CODE.fullmatch(code):
-        raise QueryError(f"the language {code!r}", "its ISO 639-3 code of three letters, such as eng, fra or jpn")
+        raise QueryError(f"the language {code!r}", "its code of three small letters, as in ISO 639-3: eng, fra, jpn")
     return code
 
 
@@ -223,7 +227,10 @@ def _csv(path: Path, stream: BinaryIO, report: RememberReport) -> Iterator[tuple
     for number, record in records:
         cells = {name: cell for name, cell in zip(names, record, strict=False) if cell.strip()}
         numbered = [cells.pop(name) for name in told if _NUMBERED.fullmatch(name) and name in cells]
-        if cells and (not numbered or any(name in cells for name in _TEXT)):
+        if cells and not numbered and not any(name in cells for name in told):
+            found = f"{', '.join(cells)} without a caption"
+            report.fail(f"{path}, line {number}", QueryError(found, f"text under {', '.join(told)}"[:200]))
+        elif any(name in cells for name in told):
             yield f"{path}, line {number}", cells
         for text in numbered:
             yield f"{path}, line {number}", {**cells, _TEXT[0]: text}

@@ -13,7 +13,7 @@ from pathlib import Path
 from engine.formats import AUDIO_SUFFIXES
 from trainer import layouts
 from trainer.examples import Caption, DataError, Dataset, Example, Place, Problem
-from trainer.rows import COLUMNS, Rows, csv_columns, csv_rows, is_unicode, json_lines
+from trainer.rows import COLUMNS, Rows, csv_columns, csv_rows, is_unicode, json_lines, renames
 from trainer.shards import read_shard
 
 #: Folders of shards that are splits.
@@ -29,6 +29,7 @@ def read_data(path: Path) -> Dataset:
     ``*.jsonl``                               an object a line: ``audio``, ``captions`` (a text, or a list of texts or
                                               of ``{"text", "lang"}``), ``lang``, ``tags``, ``split``, ``id``
     ``*.csv``, ``*.tsv``                      the same columns; many captions: a JSON list in the cell, or repeated rows
+                                              (also ``path``, ``caption``: see `earshot export captions`)
     ``*.tar``, a folder with such             WebDataset shards: a sound, and ``.json`` as above or ``.txt`` beside it;
                                               folders ``train``, ``valid``, ``test`` … of shards are splits
     Clotho, AudioCaps, WavCaps, ESC-50        as published, by a table's columns or by the folder's files
@@ -77,7 +78,7 @@ def _table(path: Path, rows: Rows) -> str:
     columns = csv_columns(path)
     if not all(is_unicode(name) and "\0" not in name for name in columns):
         raise DataError(f"{path}, whose first line is not UTF-8", "a table in UTF-8", "save it so")
-    if "audio" not in columns:
+    if "audio" not in renames(columns).values():
         there = ", ".join(sorted(columns)) or "none"
         raise DataError(
             f"{path} with the columns {there}", f"audio, and any of {', '.join(COLUMNS[1:])}", "name them so"

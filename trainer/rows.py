@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from trainer.examples import (
 )
 from trainer.sounds import Span
 
-#: What a row of a manifest may say; LAION's shards say ``text`` and ``tag``.
+#: What a row of a manifest may say; LAION's shards say ``text`` and ``tag``, `earshot export captions` ``path``.
 COLUMNS = ("audio", "captions", "lang", "tags", "split", "id")
 _PLAIN = ("lang", "split", "id")
-_OTHER_NAMES = {"caption": "captions", "text": "captions", "tag": "tags"}
+_OTHER_NAMES = {"path": "audio", "caption": "captions", "text": "captions", "tag": "tags"}
 
 
 @dataclass(slots=True)
@@ -95,7 +95,8 @@ class Rows:
 
     def renamed(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """The row by the names of ``COLUMNS``; others are noted as ignored."""
-        row = {_OTHER_NAMES.get(name, name): value for name, value in raw.items()}
+        ours = renames(raw)
+        row = {ours[name]: value for name, value in raw.items()}
         self.ignored |= dict.fromkeys(name for name in row if name not in COLUMNS)
         return row
 
@@ -187,6 +188,12 @@ def _list(raw: Any, separator: str = "") -> list[Any] | None:
         if isinstance(found, list):
             return found
     return raw.split(separator) if separator else [raw]
+
+
+def renames(names: Collection[str]) -> dict[str, str]:
+    """By which of ``COLUMNS`` each of a row's names goes; by itself where the row has that one, too."""
+    ours = {name: _OTHER_NAMES.get(name, name) for name in names}
+    return {name: name if other in ours else other for name, other in ours.items()}
 
 
 def csv_columns(path: Path) -> frozenset[str]:

@@ -33,9 +33,9 @@ from trainer.manifest import read_data
 
 #: What bridges the gap: noise alone; or a shift or a linear adapter, learnt from pairs, and then the noise.
 Bridging = Literal["noise", "shift", "adapter"]
-#: The noise that serves best where a sound's own vector is put into words; upon a memory less does, and the starter has
-#: less. What is estimated from pairs served worst (docs/experiments.md).
-NOISE = 0.06
+#: The noise that serves best where a sound is projected upon a memory, as a bundle does unless told otherwise; for a
+#: sound's own vector 0.06 does. What is estimated from pairs served worst (docs/experiments.md).
+NOISE = 0.015
 #: Pairs that noise is estimated from (arXiv:2309.12242 takes 50), and texts that are only looked at.
 PAIRS, HELD_OUT = 50, 300
 _AT_ONCE = 4096

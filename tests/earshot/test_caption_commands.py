@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from earshot import library as library_module
 from earshot import models
+from earshot.caption_commands import _confirm
 from earshot.commands import app
-from engine.errors import EarshotError, SpaceMismatchError
+from engine.errors import EarshotError, QueryError, SpaceMismatchError
 from engine.fakes import FakeEncoders
 from tests.sounds import tone, write_sound
 
@@ -43,6 +45,29 @@ def test_remember_count_and_forget(run, tmp_path: Path):
     run("forget", status=1, typed="n\n")
     assert json.loads(run("forget", "--source", "nobody", "--json")) == {"forgotten": 0}
     assert json.loads(run("forget", "--yes", "--json")) == {"forgotten": 2}
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_file_with_nothing_in_it_is_told(run, tmp_path: Path, words: list[str], content: str):
+    (tmp_path / "nothing.txt").write_text(content)
+    (tmp_path / "a.txt").write_text("a dog\n")
+    run("remember", str(tmp_path / "a.txt"))
+    found = CliRunner().invoke(app, ["remember", str(tmp_path / "nothing.txt"), str(tmp_path / "a.txt"), *words])
+    assert found.exit_code == 0
+    assert f"no caption in {tmp_path / 'nothing.txt'}" in found.stderr
+    assert "a.txt" not in found.stderr  # known already, but not nothing
+
+
+def test_where_nobody_can_answer_forgetting_all_names_the_option(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.txt").write_text("a dog\n")
+    run("remember", str(tmp_path / "a.txt"))
+    found = CliRunner().invoke(app, ["forget"], input="")
+    assert (found.exit_code, "--yes" in str(found.exception)) == (1, True)
+    monkeypatch.setattr("earshot.caption_commands.sys", SimpleNamespace(stdin=None))
+    with pytest.raises(QueryError, match="--yes"):
+        _confirm(1)
+    assert json.loads(run("status", "--json"))["captions"] == 1
 
 
 def test_a_language_without_meaning_is_refused_everywhere(run, tmp_path: Path):

@@ -76,7 +76,17 @@ def test_unsure_captions_are_judged_and_counted(tables: Path) -> None:
     assert value("figures") == (0.5, 2)
     assert value("sure_figures") == (1.0, 1)
     words = ["eval", "captions", str(tables / "said.csv"), "--refs", str(tables / "refs.csv")]
-    assert "1 of these are unsure" in CliRunner().invoke(app, words).stdout
+    told = CliRunner().invoke(app, words).stdout
+    assert "\n\n1 of these are unsure; the words" in told
+    assert "\\" not in told  # an escaped line end
+
+
+def test_references_may_have_the_columns_of_exported_captions(tables: Path) -> None:
+    references = "path,start_s,caption\nlow.wav,0,band125\nhigh.wav,0,band1000\n"
+    (tables / "refs.csv").write_text(references, encoding="utf-8")
+    status, found = asked(tables)
+    assert status == 0
+    assert {one["name"]: one["value"] for one in found["figures"]}["BLEU-1"] == 1.0  # type: ignore[attr-defined, index]
 
 
 def test_nothing_in_common_is_an_error(tables: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_folder_is_its_sounds_without_words(tmp_path):
         ("gone", None, "no .*gone"),
         ("m.xlsx", b"", r"a \.jsonl"),
         ("empty.jsonl", b"", "no clip"),
-        ("m.csv", b"path,text\na.wav,x\n", "columns path, text"),
+        ("m.csv", b"clip,text\na.wav,x\n", "columns clip, text"),
         ("m.csv", "audio,captions\na.wav,x\n".encode("utf-16"), "not UTF-8"),
         ("m.csv", "audio,légende\na.wav,x\n".encode("latin-1"), "not UTF-8"),
         ("m.json", b"{}", "no clip"),
@@ -225,6 +225,24 @@ def test_folders_of_shards_are_splits_and_other_archives_none(tmp_path):
     pack(tmp_path / "library" / "pack" / "backup.tar", {"a.wav": sound})
     write_clip(tmp_path / "library" / "pack" / "a.wav", 900)
     assert read_data(tmp_path / "library").layout == "a folder of unlabelled sounds"
+
+
+def test_a_table_may_say_path_and_caption_as_exports_do(tmp_path):
+    write_clip(tmp_path / "a.wav", 4000)
+    (tmp_path / "a.csv").write_text("path,caption\na.wav,rain\na.wav,drizzle\n", encoding="utf-8")
+    data = read_data(tmp_path / "a.csv")
+    (clip,) = data.examples
+    assert (clip.audio, [one.text for one in clip.captions]) == (tmp_path / "a.wav", ["rain", "drizzle"])
+    assert (data.ignored, data.problems) == ((), [])
+
+
+def test_where_a_row_has_both_names_its_own_one_counts(tmp_path):
+    write_clip(tmp_path / "a.wav", 4000)
+    (tmp_path / "a.csv").write_text("audio,captions,path,caption\na.wav,rain,b.wav,snow\n", encoding="utf-8")
+    data = read_data(tmp_path / "a.csv")
+    (clip,) = data.examples
+    assert (clip.audio.name, [one.text for one in clip.captions]) == ("a.wav", ["rain"])
+    assert list(data.ignored) == ["path", "caption"]
 
 
 def test_of_a_shard_that_breaks_off_the_start_is_kept(tmp_path):

@@ -23,7 +23,7 @@ from engine.errors import BundleError, QueryError
 from engine.fakes import FakeEncoders
 from trainer.bridging import sigma_of_pairs
 from trainer.settings import TrainingError
-from trainer.teach_captions import Lesson, _bridge, _vectors, teach
+from trainer.teach_captions import NOISE, Lesson, _bridge, _vectors, teach
 
 TEXTS = [f"{what} {where}" for what in ("a dog barks", "rain falls") for where in ("indoors", "at night", "far away")]
 
@@ -79,14 +79,15 @@ def test_from_captions_to_a_bundle_that_captions(
     bundle.verify()
     part = bundle.manifest.captioner
     assert part is not None
-    assert (part.sigma, part.languages, part.space_id) == (0.06, ("eng",), bundle.manifest.space_id)
-    assert (part.tau, part.rerank) == (0.02, True)
+    assert (part.sigma, part.languages, part.space_id) == (NOISE, ("eng",), bundle.manifest.space_id)
+    assert (part.strategy, part.tau, part.rerank) == ("projection", 0.02, True)
     starter = open_bundle("starter").manifest.captioner
     assert starter is not None
+    assert (starter.strategy, starter.sigma) == (part.strategy, part.sigma)
     assert (part.calibration, part.nearest) == (None, starter.nearest)  # the memory is the starter's, the decoder not
     assert bundle.manifest.name == "speaking"
     card = (out / "README.md").read_text(encoding="utf-8").partition("## What it says of sounds")[2].partition("##")[0]
-    assert f"{told['captioner']['parameters']:,} parameters, 2 steps, noise of 0.06" in card
+    assert f"{told['captioner']['parameters']:,} parameters, 2 steps, noise of {NOISE}" in card
     assert "6 captions in eng" in card
     assert "4,992 sentences" in card
     for of_the_starter in ("CIDEr-D", "1,418,720", "AudioCaps"):
@@ -122,8 +123,8 @@ def test_the_gap_is_estimated_from_pairs_and_the_noise_is_not(pairs: Path, capsy
     encoders = OnnxEncoders(open_bundle("starter"), "cpu", threads=1)
     noise = _bridge(encoders, Lesson(TEXTS, ["eng"] * 6, 1, pairs=pairs))
     assert noise.offset is None
-    assert noise.sigma == 0.06
-    told = re.search(r"noise 0\.06; estimated from the pairs: (\S+)", capsys.readouterr().out)
+    assert noise.sigma == NOISE
+    told = re.search(rf"noise {NOISE}; estimated from the pairs: (\S+)", capsys.readouterr().out)
     assert told is not None
     assert float(told[1]) > 0.1
     shifted = _bridge(encoders, Lesson(TEXTS, ["eng"] * 6, 1, bridging="shift", pairs=pairs))
@@ -136,6 +137,14 @@ def test_the_gap_is_estimated_from_pairs_and_the_noise_is_not(pairs: Path, capsy
     sounds = words @ adapted.matrix + adapted.offset
     assert sigma_of_pairs(sounds, words) > 0
     np.testing.assert_allclose((words + shifted.offset).mean(axis=0), sounds.mean(axis=0), atol=1e-5)
+
+
+def test_the_documented_noise_is_the_one_that_is_taken() -> None:
+    told = CliRunner().invoke(app, ["train", "captioner", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).stdout
+    assert re.search(r"\[default: ([0-9.]+)\]", told.partition("--noise")[2].partition("--bridge")[0])[1] == str(NOISE)  # type: ignore[index]
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `--noise` .*$", page, re.MULTILINE)
+    assert f"default: {NOISE}," in row
 
 
 def test_vectors_of_one_space_are_not_those_of_another(tmp_path: Path) -> None:

@@ -23,13 +23,14 @@ from trainer.captioner import CaptionerConfig, train
 from trainer.loop import Plan
 from trainer.parallel import LANGUAGES, Concept, done_with_things
 from trainer.recipes.captions import Work
+from trainer.teach_captions import NOISE
 
 #: As many as the starter may remember, in all languages together.
 MOST_REMEMBERED = 5000
 #: How often what is remembered comes up; longer captions tell of more than one vector holds.
 MEMORY_WEIGHT, MOST_WORDS = 3, 12
-#: The noise that the decoder learns with, and for how long.
-NOISE, STEPS = 0.015, 3000
+#: For how long the decoder learns.
+STEPS = 3000
 #: How the starter puts a sound into words: chosen on the held-out clips (docs/experiments.md).
 SETTINGS = CaptionSettings(("eng",), beams=5, strategy="projection", tau=0.02, rerank=True, sigma=NOISE)
 
