@@ -20,6 +20,7 @@ from earshot import Library
 from earshot.lock import LibraryLock, holder_of
 from engine.errors import LibraryBusyError
 from engine.fakes import FakeEncoders
+from engine.memory.wire import PROTOCOL
 from tests.engine.memory.test_edge_optimise import Builder
 from tests.sounds import noise, tone, write_sound
 
@@ -286,4 +287,4 @@ def test_a_guest_of_another_version_is_told(full: Path) -> None:
         guest = Process(WRONG_VERSION, full, "band500")
         _, err = guest.process.communicate(timeout=60)
     assert guest.process.returncode == 1
-    assert f"version 99 to process {os.getpid()}, which holds the library; expected version 1" in err
+    assert f"version 99 to process {os.getpid()}, which holds the library; expected version {PROTOCOL}" in err

@@ -255,7 +255,7 @@ def test_the_nearest_caption_is_believed_as_its_own_curve_says(folder: Path, mem
     def asked() -> RetrievalCaptioner:
         return RetrievalCaptioner(OnnxEncoders(open_bundle(folder), "cpu", threads=1), memory, "fra")
 
-    _edit(folder, nearest=None)
+    _edit(folder, nearest=None, nearest_in=None)
     before = asked()
     sound = _sounds(before._encoders, 4)
     plain = before.caption(sound)
