@@ -166,16 +166,17 @@ def caption_file(
     from engine.audio import open_clip
     from engine.encoders import encode_windows
     from engine.eventless import looked_at, told
-    from engine.moments import Stretch, alike_from, stretches
+    from engine.moments import Stretch, alike_from, settled, stretches
     from engine.windows import cut
 
     space = encoders.space
     clip = open_clip(path, space.sample_rate_hz)
-    heard = encode_windows(encoders.audio, looked_at(cut(clip.blocks, space), space.sample_rate_hz))
+    windows = encode_windows(encoders.audio, looked_at(cut(clip.blocks, space), space.sample_rate_hz))
+    heard = settled(windows, captioner.eventless.sounds_like_noise)
 
     def said(some: list[Stretch]) -> Iterator[Caption]:
         events = [one.vector for one in some if not one.eventless]
-        captions = iter(captioner.caption(np.stack(events)) if events else [])
+        captions = iter(captioner.caption_events(np.stack(events)) if events else [])
         return (told(one.eventless, captioner.language) if one.eventless else next(captions) for one in some)
 
     return called_the_same(
@@ -245,7 +246,7 @@ def caption(
 ) -> None:
     """Say what is heard in files, moment by moment, and how sure that is.
 
-    Sentences are built on the captions that the library remembers, or those that come with the model. Nothing is
+    Sentences are built on the captions that the library remembers and on those that come with the model. Nothing is
     indexed. Exit status: 0 all done, 3 some files could not be heard, 1 could not run.
     """
     from earshot.places import expanded

@@ -1,8 +1,8 @@
 """A sound's vector -> words, with the evidence: what is remembered, projected, put into a sentence.
 
 Nothing is said of a sound without an event but that: a vector as near to those of silence or of noise as they are to
-each other is called so. Everything else gets a sentence, and the sentence a score: how likely the text tower finds it
-that the sound is what the sentence says.
+each other is called so, where nobody looked at its samples. Everything else gets a sentence, never one that says that
+there is nothing to hear, and the sentence a score: how likely the text tower finds it that the sound is what it says.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tokenizers import Tokenizer
 from engine.beams import Hypothesis, Rules, beam_search, greedy_search
 from engine.bundle import Bundle, Calibration, CaptionerPart
 from engine.decoding import CachedSteps
-from engine.encoders import Encoders
+from engine.encoders import Encoders, normalise
 from engine.errors import BundleError, QueryError, SelfTestError, SpaceMismatchError
-from engine.eventless import anchors_in, eventless_of, kept_in
+from engine.eventless import Eventless, Wordings, anchors_in, eventless_of, kept_in
 from engine.memory.captions import Said
 from engine.projection import (
     EVIDENCE,
@@ -37,6 +37,7 @@ from engine.projection import (
 )
 from engine.search import calibration_for
 from engine.session import KeepingSession, Session
+from engine.spelling import ANY, AnyWords, Words, tidy
 from engine.types import Caption, Device, FloatArray, Remembered, Strategy
 
 #: Windows that are put into words at once.
@@ -55,6 +56,10 @@ _NEAR, _UNNAMED = 256, ("", "und")
 #: Evidence is told in the caption's language, of so many captions of it at most looked through for each sound; and of
 #: so many of the nearest where these are asked for.
 _MOST_SPOKEN, _NEAR_IN_ALL = 16_384, 64
+#: How captions are chosen; another number than the last earshot's has them said again.
+_WAY = 2
+#: What stands for the space before a word, in the pieces.
+_SPACE = "▁"
 _PULL = "copy or export the bundle again"
 
 
@@ -109,8 +114,10 @@ class Captioner:
         self.tau, self.beams = part.tau if tau is None else tau, part.beams if beams is None else beams
         require_tau(self.tau)
         self._memory = memory
+        self._wordings = Wordings(encoders.text)
         self._vectors = self._remembered()
         self._tokenizer = _Pieces(bundle.path(part.tokenizer))
+        self._words = self._vocabulary()
         self._prefix = Session(bundle.path(part.prefix), device, threads)
         self._decoder = KeepingSession(bundle.path(part.decoder), device, threads)
         self.notes = sorted({self._prefix.note, self._decoder.note} - {""})
@@ -123,7 +130,7 @@ class Captioner:
             no_repeat=part.no_repeat,
             banned=frozenset(map(self._tokenizer.piece, ("[PAD]", "[UNK]", *map("[{}]".format, part.languages)))),
         )
-        self._eventless = kept_in(bundle)
+        self.eventless: Eventless = kept_in(bundle)
         self._self_test(bundle)
 
     @cached_property
@@ -134,28 +141,30 @@ class Captioner:
         """
         part, files = self._part, self._bundle.manifest.files
         graphs = [files.get(name, "") for name in (part.prefix, part.decoder, part.tokenizer, part.anchors)]
-        how = (self.space_id, part, *graphs, self.strategy, self.beams, self.tau, self.language)
+        how = (_WAY, self.space_id, part, *graphs, self.strategy, self.beams, self.tau, self.language)
         if self.strategy == "audio" or self._memory is None:
             return f"{self._bundle.manifest.name}#{_digest(how, 0, [])}"
         upon = self._captions or self._memory.said(SAMPLED)[1]
         return f"{self._bundle.manifest.name}#{_digest(how, self._count, upon)}"
 
     def caption(self, vectors: FloatArray) -> list[Caption]:
-        """Unit vectors of sounds ``[n, dim]`` -> n captions."""
+        """Sounds ``[n, dim]``, at any length -> n captions. Raises ``QueryError`` for vectors of no sound."""
         return list(self.captions(vectors))
 
+    def caption_events(self, vectors: FloatArray) -> list[Caption]:
+        """The same of sounds with an event by their samples: they are never called silence or noise."""
+        units = _units(vectors, self._dim)
+        batches = (units[first : first + BATCH] for first in range(0, len(units), BATCH))
+        return [caption for batch in batches for caption in self._said(batch)]
+
     def captions(self, vectors: FloatArray) -> Iterator[Caption]:
-        """The same one by one, a batch in work at a time. Raises ``QueryError`` for vectors of no sound."""
-        vectors = np.asarray(vectors, np.float32)
-        if vectors.ndim != 2 or vectors.shape[1] != self._dim:
-            raise QueryError(f"vectors {list(vectors.shape)}", f"[n, {self._dim}]", "use this bundle's own vectors")
-        if not np.isfinite(vectors).all():
-            raise QueryError("vectors with NaN or infinity", "unit vectors", "encode the sounds again")
-        for first in range(0, len(vectors), BATCH):
-            yield from self._batch(vectors[first : first + BATCH])
+        """As ``caption``, one by one, a batch in work at a time."""
+        units = _units(vectors, self._dim)
+        for first in range(0, len(units), BATCH):
+            yield from self._batch(units[first : first + BATCH])
 
     def _batch(self, vectors: FloatArray) -> list[Caption]:
-        found = [self._eventless.said(vector, self.language) for vector in vectors]
+        found = [self.eventless.said(vector, self.language) for vector in vectors]
         rows = [number for number, one in enumerate(found) if one is None]
         if rows:
             for row, caption in zip(rows, self._said(vectors[rows]), strict=True):
@@ -167,19 +176,29 @@ class Captioner:
         points, evidence, bounds = self._points(vectors)
         hypotheses = self.decode(points)
         texts = [[self._text(one) for one in each] for each in hypotheses]
-        told = [each if self._part.rerank else each[:1] for each in texts]
-        meant = self._encoders.text.encode_text([text or "?" for each in told for text in each])
+        meant = self._encoders.text.encode_text([text or "?" for each in texts for text in each])
         captions, first = [], 0
-        for number, each in enumerate(told):
-            alike = meant[first : first + len(each)] @ vectors[number]
+        for number, each in enumerate(texts):
+            mine = meant[first : first + len(each)]
             first += len(each)
-            best = int(alike.argmax())
+            best, fits = self._chosen(each, mine, vectors[number])
             caption = Caption("", 0.0, self.language, evidence[number])
             if each[best]:
-                curve = self.curve(each[best])
-                caption = _believed(each[best], float(alike[best]), curve, self.language, evidence[number])
-            captions.append(replace(caption, bound=bounds[number]))
+                curve, alike = self.curve(each[best]), float(mine[best] @ vectors[number])
+                caption = _believed(each[best], alike, curve, self.language, evidence[number])
+            captions.append(replace(caption, bound=bounds[number], unsure=caption.unsure or not fits))
         return captions
+
+    def _chosen(self, texts: Sequence[str], meant: FloatArray, sound: FloatArray) -> tuple[int, bool]:
+        """Which of a sound's texts, best first, with their vectors ``[n, dim]``; and whether it can be said at all.
+
+        One of words, that doesn't say that there is nothing to hear, if any is.
+        """
+        nothing = self._wordings.say_nothing(meant)
+        sound_ones = [n for n, text in enumerate(texts) if not nothing[n] and self._words.know(text)]
+        among = sound_ones or list(range(len(texts)))
+        best = among[int((meant[among] @ sound).argmax())] if self._part.rerank else among[0]
+        return best, bool(sound_ones)
 
     def curve(self, text: str) -> Calibration:
         """From the cosine of a sound and this caption to the chance that it is right; below the cutoff it is unsure."""
@@ -206,7 +225,7 @@ class Captioner:
             weighed = zip(*(self._in_language(vectors) or (found.rows, found.cosines)), strict=True)
             return found.points, [self._weighed(*each) for each in weighed], exact
         k = {"projection": NEAREST, "nearest": EVIDENCE, "audio": _NEAR_IN_ALL}[self.strategy]
-        near = [self._memory.nearest(vector, k) for vector in vectors]
+        near = [_telling(self._memory.nearest(vector, k), self._wordings) for vector in vectors]
         evidence = [_told_in(self.language, each) for each in near]
         if self.strategy == "audio":
             return vectors, evidence, exact
@@ -231,7 +250,7 @@ class Captioner:
 
         None where all are of it, or too many to look through them once more.
         """
-        if not 0 < len(self._spoken) <= min(_MOST_SPOKEN, self._count - 1):
+        if not 0 < len(self._spoken) <= min(_MOST_SPOKEN, len(self._captions) - 1):
             return None
         assert self._vectors is not None
         alike = vectors @ self._vectors.rows(self._spoken).T
@@ -255,14 +274,26 @@ class Captioner:
         if self.strategy != "projection" or count > MOST_EXACT:
             _require_same_space(*self._memory.said(_READ_AGAIN), self._encoders)
             return None
-        vectors, self._captions = self._memory.said(MOST_EXACT)
-        _require_same_space(vectors, self._captions, self._encoders)
+        vectors, captions = self._memory.said(MOST_EXACT)
+        _require_same_space(vectors, captions, self._encoders)
+        telling = ~self._wordings.say_nothing(vectors)
+        if telling.any():
+            vectors, captions = vectors[telling], [captions[row] for row in np.flatnonzero(telling)]
+        self._captions = captions
         spoken = _languages_told(self.language, {one.language for one in self._captions})
         self._spoken = np.flatnonzero([one.language in spoken for one in self._captions])
         return laid_out(vectors)
 
     def _text(self, hypothesis: Hypothesis) -> str:
-        return self._tokenizer.text(hypothesis.pieces)
+        return tidy(self._tokenizer.text(hypothesis.pieces))
+
+    def _vocabulary(self) -> Words | AnyWords:
+        """The words of what is remembered; of a memory that isn't read whole, of some of it. Of English alone they are
+        enough to tell what is none."""
+        if self.language != "eng" or self._memory is None:
+            return ANY
+        said = self._captions or self._memory.said(_MOST_SPOKEN)[1]
+        return Words((one.text for one in said), self._tokenizer.whole())
 
     def _self_test(self, bundle: Bundle) -> None:
         """Put the graphs to their self-test. Raises ``BundleError``, ``SelfTestError``."""
@@ -290,7 +321,7 @@ class RetrievalCaptioner:
         _require_same_space(*memory.said(_READ_AGAIN), encoders)
         self._encoders, self._memory, self._language = encoders, memory, language
         self.language = language or "eng"
-        self._eventless = eventless_of(encoders)
+        self.eventless, self._wordings = eventless_of(encoders), Wordings(encoders.text)
         bundle: Bundle | None = getattr(encoders, "bundle", None)
         part = bundle.manifest.captioner if bundle is not None else None
         ours = part if part is not None and part.space_id == encoders.space.space_id else None
@@ -301,18 +332,28 @@ class RetrievalCaptioner:
     def identity(self) -> str:
         """See ``Captioner.identity``."""
         space_id = self._encoders.space.space_id
-        eventless = hashlib.sha256(self._eventless.noise.tobytes()).hexdigest()
+        eventless = hashlib.sha256(self.eventless.noise.tobytes()).hexdigest()
         curves = (self._curve, *sorted(self._curves.items()), *sorted(self._encoders.calibration.items()))
-        how = (space_id, self._language, curves, eventless)
+        how = (_WAY, space_id, self._language, curves, eventless)
         digest = _digest(how, self._memory.count(), self._memory.said(SAMPLED)[1])
         return f"{space_id.partition('@')[0]}-nearest#{digest}"
 
     def caption(self, vectors: FloatArray) -> list[Caption]:
-        """Unit vectors of sounds ``[n, dim]`` -> n captions; an empty one where none near is of the language."""
-        return [self._eventless.said(vector, self.language) or self._nearest(vector) for vector in vectors]
+        """Vectors of sounds ``[n, dim]`` -> n captions; an empty one where none near is of the language.
+
+        Raises ``QueryError`` for vectors of no sound.
+        """
+        units = _units(vectors, self._encoders.space.dim)
+        return [self.eventless.said(vector, self.language) or self._nearest(vector) for vector in units]
+
+    def caption_events(self, vectors: FloatArray) -> list[Caption]:
+        """See ``Captioner.caption_events``."""
+        return [self._nearest(vector) for vector in _units(vectors, self._encoders.space.dim)]
 
     def _nearest(self, vector: FloatArray) -> Caption:
-        near = self._memory.nearest(vector, _NEAR)
+        near = [
+            one for one in self._memory.nearest(vector, _NEAR) if not self._wordings.say_nothing(one.vector[None])[0]
+        ]
         fitting = [one for one in near if one.language in (self.language, *_UNNAMED)]
         if not fitting and self._language is None:
             fitting = near
@@ -327,6 +368,26 @@ class RetrievalCaptioner:
         """See ``Captioner.curve``; that of its language first. Where the bundle has none for this it is that of words,
         and no chance: it believes too much of the best of many sentences."""
         return self._curves.get(language) or self._curve or calibration_for(text, self._encoders.calibration)
+
+
+def _units(vectors: FloatArray, dim: int) -> FloatArray:
+    """Vectors of sounds ``[n, dim]`` at length one. Raises ``QueryError`` for what isn't, or can't be."""
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise QueryError(f"vectors {list(vectors.shape)}", f"[n, {dim}]", "use this bundle's own vectors")
+    if not np.isfinite(vectors).all():
+        raise QueryError("vectors with NaN or infinity", "unit vectors", "encode the sounds again")
+    if not vectors.any(axis=1).all():
+        raise QueryError("a vector of zeros", "unit vectors", "encode the sounds again")
+    return normalise(vectors)
+
+
+def _telling(near: list[Remembered], wordings: Wordings) -> list[Remembered]:
+    """Of the nearest captions those that say that there is something to hear; all where none does."""
+    if not near:
+        return near
+    nothing = wordings.say_nothing(np.stack([one.vector for one in near]))
+    return [one for one, empty in zip(near, nothing, strict=True) if not empty] or near
 
 
 def _believed(text: str, cosine: float, curve: Calibration, language: str, evidence: tuple[Remembered, ...]) -> Caption:
@@ -406,6 +467,10 @@ class _Pieces:
         if found is None:
             raise BundleError(f"{self._path} without {name}", "a captioner's tokenizer", _PULL)
         return found
+
+    def whole(self) -> list[str]:
+        """The words that are one piece, and were learnt whole."""
+        return [piece.removeprefix(_SPACE) for piece in self._tokenizer.get_vocab() if piece.startswith(_SPACE)]
 
     def text(self, pieces: Sequence[int]) -> str:
         """What pieces say; special ones say nothing."""

@@ -21,7 +21,8 @@ _EDGE_S = 0.005
 MEANS_SILENCE = 0.7
 #: That word, for the text tower of any bundle.
 SILENCE = "silence"
-#: The payload key that silent windows have, of value 1, and others have not.
+#: The payload key that silent windows have, of value 1. Those with an event have 0, and noise has none; see
+#: ``engine.eventless``.
 SILENT: Literal["silent"] = "silent"
 #: What holds where there is something to hear; of what was indexed before windows were looked at, everywhere.
 AUDIBLE = Clause(SILENT, "!=", 1)

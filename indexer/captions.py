@@ -18,14 +18,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from engine.eventless import known_of, told
+from engine.eventless import has_event, known_of, told
 from engine.memory.base import Memory
 from engine.memory.captions import GENERATED, Said
-from engine.types import Caption, Clause, FloatArray, Payload
+from engine.noise import NOISE
+from engine.types import Caption, Clause, FloatArray, Nothing, Payload
 from indexer.flow import Flow
 from indexer.ledger import Ledger
 from indexer.payload import of_contents
@@ -48,6 +49,14 @@ class Captioner(Protocol):
 
     def caption(self, vectors: FloatArray) -> list[Caption]:
         """``[n, dim]`` -> n captions; one without text where there is nothing to say."""
+
+
+@runtime_checkable
+class TellsEvents(Protocol):
+    """A captioner that heeds what the samples said."""
+
+    def caption_events(self, vectors: FloatArray) -> list[Caption]:
+        """The same of sounds ``[n, dim]`` in which something happens: they are never called silence or noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,8 @@ class _Window:
     heard: Heard
     kept: Payload
     caption: Caption | None
+    kind: Nothing
+    has_event: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +259,14 @@ class _Captions:
             known = caption_of(said) if is_ours else None
             if kind := known_of(said):
                 known = told(kind, self.captioning.language)
-            found[sha256].append(_Window(heard, kept, known))
+            found[sha256].append(_Window(heard, kept, known, kind, has_event(said)))
             if said.get("captions"):
                 done[sha256] = by
         for windows in found.values():
             windows.sort(key=lambda one: one.heard.window)
+            for before, odd, after in zip(windows, windows[1:], windows[2:], strict=False):
+                # As ``engine.moments.settled``: of an odd one between noise the vector is asked.
+                odd.has_event = odd.has_event and not before.kind == after.kind == NOISE
         return found, done
 
     def _say(self, contents: Mapping[str, list[_Window]]) -> bool:
@@ -265,7 +279,7 @@ class _Captions:
         for first in range(0, len(missing), WINDOWS_AT_ONCE):
             few = missing[first : first + WINDOWS_AT_ONCE]
             vectors = self._vectors([(sha256, one.heard.window) for sha256, one in few])
-            captions = self._said(vectors) if vectors is not None else None
+            captions = self._said(vectors, [one.has_event for _, one in few]) if vectors is not None else None
             if captions is None:
                 return False
             said: dict[str, list[_Window]] = defaultdict(list)
@@ -291,14 +305,21 @@ class _Captions:
         vectors = [vector for window in windows if (vector := found.get(window)) is not None]
         return np.stack(vectors) if len(vectors) == len(windows) else None
 
-    def _said(self, vectors: FloatArray) -> list[Caption] | None:
-        """The captions of vectors ``[n, dim]``; None if the run is to stop."""
-        captions: list[Caption] = []
-        for first in range(0, len(vectors), WINDOWS_A_STEP):
-            if self.flow.stop.is_set():
-                return None
-            captions += self.captioning.captioner.caption(vectors[first : first + WINDOWS_A_STEP])
-        return captions
+    def _said(self, vectors: FloatArray, events: Sequence[bool]) -> list[Caption] | None:
+        """The captions of vectors ``[n, dim]``, with or without ``events``; None if the run is to stop."""
+        captioner = self.captioning.captioner
+        heeded = captioner.caption_events if isinstance(captioner, TellsEvents) else captioner.caption
+        captions: dict[int, Caption] = {}
+        for say, rows in (
+            (heeded, [row for row, event in enumerate(events) if event]),
+            (captioner.caption, [row for row, event in enumerate(events) if not event]),
+        ):
+            for first in range(0, len(rows), WINDOWS_A_STEP):
+                if self.flow.stop.is_set():
+                    return None
+                some = rows[first : first + WINDOWS_A_STEP]
+                captions.update(zip(some, say(vectors[some]), strict=True))
+        return [captions[row] for row in range(len(vectors))]
 
     def _write(self, sha256: str, windows: Sequence[_Window]) -> list[Run]:
         """Let these windows of a content say their captions, merged, as far as they don't yet; returns the runs."""

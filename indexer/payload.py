@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.silence import SILENT
 from engine.types import Clause, Clip, Filter, Payload, Window
 from indexer.paths import path_text
 from indexer.tags import Tags, names_say
@@ -30,8 +31,8 @@ def window_payload(sha256: str, path: Path, clip: Clip, tags: Tags, window: Wind
         "channels": clip.channels,
         **whole,
     }
-    if window.eventless:
-        payload[window.eventless] = 1
+    # 0 says that its samples were looked at, and something happens.
+    payload[window.eventless or SILENT] = 1 if window.eventless else 0
     return {key: value for key, value in payload.items() if value is not None}
 
 

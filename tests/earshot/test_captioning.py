@@ -112,9 +112,9 @@ def test_ten_thousand_windows_in_one_file(tmp_path: Path) -> None:
     calls: list[int] = []
 
     class Counting(RetrievalCaptioner):
-        def caption(self, vectors: FloatArray) -> list[Caption]:
+        def caption_events(self, vectors: FloatArray) -> list[Caption]:
             calls.append(len(vectors))
-            return super().caption(vectors)
+            return super().caption_events(vectors)
 
     found: Iterator[CaptionedMoment] = caption_file(
         tmp_path / "long.wav", encoders, Counting(encoders, Bands(encoders))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from engine.bundle import Calibration
-from engine.moments import UNMEASURED, alike_from, stretches
-from engine.types import FloatArray, Window
+from engine.moments import UNMEASURED, alike_from, settled, stretches
+from engine.types import FloatArray, Nothing, Window
 
 
 def _windows(kinds: str, hop_s: float = 0.5) -> Iterator[tuple[Window, FloatArray]]:
@@ -61,3 +61,39 @@ def test_what_is_alike_is_where_the_curve_reaches_the_cutoff() -> None:
     assert curve.relevance(alike_from({"audio": curve})) == pytest.approx(0.7)
     assert alike_from({}) == UNMEASURED
     assert alike_from({"audio": Calibration(10.0, 0.0, 0.0)}) == UNMEASURED
+
+
+KINDS: dict[str, Nothing] = {"n": "noise", "s": "silent", "e": ""}
+
+
+def _alike(kinds: str) -> Iterator[tuple[Window, FloatArray]]:
+    """Windows that a tower can't tell apart; their samples say n(oise), s(ilence) or e(vent)."""
+    for index, kind in enumerate(kinds):
+        window = Window(index, index * 0.5, index * 0.5 + 1, np.empty(0, np.float32), KINDS[kind])
+        yield window, np.eye(8, dtype=np.float32)[0]
+
+
+@pytest.mark.parametrize("kinds", ["ssssesssss", "nnnneennnn", "ssssssss", "e" + 19 * "s", "sne"])
+def test_an_event_is_a_moment_of_its_own_however_alike_its_neighbours(kinds: str) -> None:
+    changes = [0, *(n for n, (one, after) in enumerate(pairwise(kinds), 1) if one != after)]
+    found = list(stretches(_alike(kinds), 0.8))
+    assert [(one.start_s, one.eventless) for one in found] == [(0.5 * n, KINDS[kinds[n]]) for n in changes]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "by_vector", "expected"),
+    [
+        ("nnennn", True, "nnnnnn"),
+        ("nnennn", False, "nnennn"),
+        ("nneenn", True, "nneenn"),
+        ("ennnne", True, "ennnne"),
+        ("ssesss", True, "ssesss"),
+        ("eeneee", False, "eeeeee"),
+        ("nenenn", True, "nnnnnn"),
+        ("e", True, "e"),
+        ("", True, ""),
+    ],
+)
+def test_an_odd_window_is_as_its_neighbours_where_its_vector_agrees(kinds: str, by_vector: bool, expected: str) -> None:
+    found = [window.eventless for window, _ in settled(_alike(kinds), lambda _: by_vector)]
+    assert found == [KINDS[kind] for kind in expected]
