@@ -11,7 +11,7 @@ import pytest
 from earshot import foley_indoors as indoors
 from earshot import foley_outdoors as outdoors
 from engine.audio import open_clip
-from engine.eventless import known_of, looked_at, told
+from engine.eventless import has_event, known_of, looked_at, told
 from engine.noise import is_noise
 from engine.types import FloatArray, Space
 from engine.windows import cut
@@ -156,5 +156,7 @@ def test_padding_tells_nothing() -> None:
 
 def test_what_was_heard_stands_with_the_point_and_is_said_in_any_language() -> None:
     assert [known_of(one) for one in ({}, {"noise": 1}, {"silent": 1}, {"silent": None})] == ["", "noise", "silent", ""]
+    asked = ({}, {"noise": 1}, {"silent": 1}, {"silent": None}, {"silent": 0})
+    assert [has_event(one) for one in asked] == [False, False, False, False, True]
     assert (told("noise", "fra").text, told("silent", "zho").text) == ("bruit continu", "寂静")
     assert (told("noise", "xyz").text, told("noise", "xyz").language) == ("steady noise", "eng")

@@ -360,3 +360,27 @@ def test_of_what_is_to_be_said_again_alone(library: Library):
     library.index(caption=False)
     assert library.index(only_again=True).captioned == 1
     assert set(library.said("both.wav")) == {None}
+
+
+def test_what_has_an_event_by_its_samples_is_said_to_have_one(library: Library):
+    """Of others, heard before anybody looked, and of one alone between noise, the captioner judges."""
+    asked: list[int] = []
+
+    class Heeding(FakeCaptioner):
+        def caption_events(self, vectors: FloatArray) -> list[Caption]:
+            asked.append(len(vectors))
+            return [replace(one, text=f"surely {one.text}") for one in self.caption(vectors)]
+
+    library.index(caption=False)
+    where = Filter((Clause("paths", "~", "both.wav"),))
+    points = library.memory.count(where)
+    for number in (0, 2):
+        library.memory.set_payload(where.also(Clause("window", "=", number)), {"silent": None, "noise": 1})
+    library.memory.set_payload(where.also(Clause("window", "=", points - 1)), {"silent": None})
+    library.captioner = Heeding()
+    library.index()
+    assert set(library.said("125.wav")) == {"surely a tone of band125"}
+    said = library.said("both.wav")
+    assert (said[0], said[1], said[2]) == ("steady noise", "a tone of band125", "steady noise")
+    assert said[-1] == "a tone of band2000"
+    assert asked
