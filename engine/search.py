@@ -24,7 +24,7 @@ WINDOWS_A_FILE = 4
 #: This many windows on each side of a file's best one are looked at first; where all belong to the moment, more.
 MOMENT_REACH = 32
 #: A neighbouring window belongs to the moment if its odds of being right reach this share of the best window's.
-MOMENT_SHARE = 0.02
+MOMENT_SHARE = 0.05
 #: No question to the memory asks for more windows than this at once.
 MOST_WINDOWS = 1024
 
@@ -157,8 +157,11 @@ class _Stretch:
         )
 
     def grow(self, before: Sequence[Hit], after: Sequence[Hit], reach: int, floor: float) -> bool:
-        """Take in neighbour after neighbour that scores enough. Whether an end may go on beyond ``reach``."""
-        known = {_index(hit): hit for hit in (*before, *after) if hit.score >= floor}
+        """Take in neighbour after neighbour that scores enough, none silent about a sound, and none with sound about a
+        silence. Whether an end may go on beyond ``reach``."""
+        silent = bool(self.best.payload.get(SILENT))
+        enough = (hit for hit in (*before, *after) if hit.score >= floor)
+        known = {_index(hit): hit for hit in enough if bool(hit.payload.get(SILENT)) == silent}
         first, last = _index(self.first), _index(self.last)
         while hit := known.get(_index(self.first) - 1):
             self.first = hit

@@ -23,7 +23,7 @@ drill; hammer; saw; vacuum cleaner; clock ticking; alarm; speech; laughter; baby
 snoring; cough; sneeze; breathing; whistle; noise; hiss; hum; heartbeat; guitar; piano; drums; violin; singing
 glass breaking; door; typing; fireworks; gunshot; explosion; perro ladrando; 雨の音
 """
-MEANING_SILENCE = ("silence", "silencio", "無音", "安静")
+MEANING_SILENCE = ("silence", "silencio", "無音", "寂静")
 
 
 def wave(kind: str) -> np.ndarray:
@@ -73,8 +73,8 @@ def test_nor_is_a_sound_with_words(library: Library):
     found = library.search("but with a dog barking", audio=still, min_relevance=0)
     assert len(found) == 3
     assert in_the_silence(found) == []
-    assert "alone" in library.search("silence", audio=still, min_relevance=0)[0].path
-    assert "alone" in library.search(audio=still, min_relevance=0)[0].path
+    assert in_the_silence(library.search("silence", audio=still, min_relevance=0)[:1])
+    assert in_the_silence(library.search(audio=still, min_relevance=0)[:1])
 
 
 @pytest.mark.parametrize("words", MEANING_SILENCE)
