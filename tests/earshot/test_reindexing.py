@@ -344,6 +344,7 @@ def test_captions_that_a_kill_left_undone_are_made_by_the_next_run(captioned: Li
 
     with monkeypatch.context() as patched:
         patched.setattr("engine.captioner.RetrievalCaptioner.caption", broken)
+        patched.setattr("engine.captioner.RetrievalCaptioner.caption_events", broken)
         with pytest.raises(RuntimeError, match="killed"):
             captioned.reindex("b")
     is_whole(captioned, B)
