@@ -38,10 +38,17 @@ class Targets:
 
 
 @torch.inference_mode()
-def targets_of(views: Views, texts: Tensor, tower: AudioTower) -> Targets:
-    """Targets from the clips' ``texts [clips, dim]`` (zero: none) and a ``tower`` that still is the teacher."""
-    told = texts[torch.from_numpy(np.maximum(views.clips, 0))]
-    text = mix_texts(told, audible(torch.from_numpy(views.shares)))
+def targets_of(views: Views, texts: Tensor, silence: Tensor, tower: AudioTower, certain: bool = False) -> Targets:
+    """Targets from the clips' ``texts [clips, dim]`` (zero: none) and a ``tower`` that still is the teacher.
+
+    ``certain``: every text is true, and the teacher isn't asked: it hardly hears a click. Pauses mean ``silence
+    [dim]``, whatever is heard in the rest of the clip: of what they are told, a tower makes what it then hears in every
+    faint sound.
+    """
+    told, shares = texts[torch.from_numpy(np.maximum(views.clips, 0))], torch.from_numpy(views.shares)
+    text = torch.where(shares.sum(1, keepdim=True) > 0, mix_texts(told, audible(shares)), silence)
+    if certain:
+        return Targets(views.features, text, text, torch.ones(len(text)))
     teacher = torch.cat(
         [
             tower.embed(torch.from_numpy(views.features[i : i + 1024]).float().to(device_of(tower))).cpu()
@@ -53,9 +60,10 @@ def targets_of(views: Views, texts: Tensor, tower: AudioTower) -> Targets:
 
 
 def audible(shares: Tensor) -> Tensor:
-    """Shares ``[views, sounds]`` of a mixture's power without the sounds that go unnamed; those left add up to one."""
+    """Shares ``[views, sounds]`` of a mixture's power without the sounds that go unnamed; those left add up to one, and
+    to 0 where nothing sounds."""
     named = torch.where(shares < AUDIBLE, torch.zeros(()), shares)
-    return named / named.sum(1, keepdim=True)
+    return named / named.sum(1, keepdim=True).clamp(min=AUDIBLE)
 
 
 class AlignmentLesson:

@@ -37,7 +37,8 @@ NO_POWER = 1e-9  # what is left of a silent window
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Windows heard: which ``clips [n, 3]`` sound in each (-1: none) and their ``shares [n, 3]`` of its power.
+    """Windows heard: which ``clips [n, 3]`` sound in each (-1: none) and their ``shares [n, 3]`` of its power, all 0
+    where it is silent.
 
     ``features [n, patches, channels]`` float16 is what the trunk makes of them.
     """
@@ -47,10 +48,13 @@ class Views:
     features: NDArray[np.float16]
 
     @classmethod
-    def alone(cls, clips: NDArray[np.int64], features: NDArray[np.float16]) -> Views:
-        """Windows of one clip each, ``clips [n]``."""
+    def alone(
+        cls, clips: NDArray[np.int64], features: NDArray[np.float16], silent: NDArray[np.bool_] | None = None
+    ) -> Views:
+        """Windows of one clip each, ``clips [n]``; which are ``silent [n]``, or none."""
         others = (len(clips), MOST_MIXED - 1)
-        shares = np.concatenate([np.ones((len(clips), 1), np.float32), np.zeros(others, np.float32)], axis=1)
+        heard = np.ones(len(clips), bool) if silent is None else ~silent
+        shares = np.concatenate([heard[:, None].astype(np.float32), np.zeros(others, np.float32)], axis=1)
         return cls(np.concatenate([clips[:, None], np.full(others, -1)], axis=1), shares, features)
 
     @property
@@ -85,7 +89,7 @@ def clean_windows(mels: MelTable, config: AudioConfig, most: int = MOST_WINDOWS)
 def hear_clean(mels: MelTable, tower: AudioTower, path: Path) -> Views:
     """Each clip's own windows, unchanged; kept in ``path``."""
     windows = clean_windows(mels, tower.config)
-    size = frames_of(tower.config.window_samples, tower.config.front)
+    size, offset = frames_of(tower.config.window_samples, tower.config.front), tower.config.front.offset
 
     def view(number: int) -> FloatArray:
         clip, start = windows[number]
@@ -94,7 +98,8 @@ def hear_clean(mels: MelTable, tower: AudioTower, path: Path) -> Views:
     if not _holds(path, len(windows)):
         features = _heard(tower, len(windows), view)
         write_atomic(path, lambda draft: save_array(draft, features))
-    return Views.alone(np.array([clip for clip, _ in windows]), np.load(path))
+    silent = np.array([_power(_magnitudes(view(number), offset)) <= NO_POWER for number in range(len(windows))])
+    return Views.alone(np.array([clip for clip, _ in windows]), np.load(path), silent)
 
 
 def hear_changed(
@@ -132,8 +137,7 @@ def _mixture(
 ) -> tuple[FloatArray, FloatArray]:
     """The log-mels of ``clips [3]`` together, each filtered by chance, and each one's share ``[3]`` of the power.
 
-    Levels are by chance, too, about that of the first that isn't silent. Where all are silent, it is called what the
-    first one is.
+    Levels are by chance, too, about that of the first that isn't silent.
     """
     size, offset = frames_of(config.window_samples, config.front), config.front.offset
     sounds = [_filtered(_cut(mels, clip, size, chance), offset, chance) for clip in clips if clip >= 0]
@@ -142,7 +146,7 @@ def _mixture(
         level = 10 ** (chance.uniform(-LOUDER_DB, LOUDER_DB) / 20)
         other *= level * np.sqrt(_power(audible[0]) / _power(other))
     powers = np.array([_power(sound) for sound in sounds] + [0.0] * (MOST_MIXED - len(sounds)))
-    shares = powers / powers.sum() if audible else np.eye(MOST_MIXED)[0]
+    shares = powers / powers.sum() if audible else powers
     gain = 10 ** (chance.uniform(*GAIN_DB) / 20)
     mixed = gain * np.sqrt(sum(sound**2 for sound in sounds))
     return np.asarray(np.log(mixed + offset), np.float32), shares.astype(np.float32)
@@ -157,11 +161,17 @@ def _cut(mels: MelTable, clip: int, size: int, chance: np.random.Generator) -> F
 
 def _filtered(log_mels: FloatArray, offset: float, chance: np.random.Generator) -> FloatArray:
     """Log-mels -> mel magnitudes through a random smooth filter of at most ``FILTER_DB``."""
-    magnitudes = np.exp(log_mels) - offset
-    magnitudes[magnitudes < ROUNDING] = 0
+    magnitudes = _magnitudes(log_mels, offset)
     knots = chance.uniform(-FILTER_DB, FILTER_DB, 5)
     curve = np.interp(np.linspace(0, 4, log_mels.shape[1]), np.arange(5), knots)
     return np.asarray(magnitudes * 10 ** (curve / 20), np.float32)
+
+
+def _magnitudes(log_mels: FloatArray, offset: float) -> FloatArray:
+    """Log-mels -> mel magnitudes, none where rounding alone made them."""
+    magnitudes = np.exp(log_mels) - offset
+    magnitudes[magnitudes < ROUNDING] = 0
+    return np.asarray(magnitudes, np.float32)
 
 
 def _power(magnitudes: FloatArray) -> float:

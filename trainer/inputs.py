@@ -91,13 +91,16 @@ class AudioInputs:
     """What the audio tower's training reads.
 
     ``config`` and ``state`` are the tower before it. Each of ``views`` has its ``texts [clips, dim]``, zero for clips
-    that say nothing; ``weights [all views]`` say how often each comes up. ``made_of`` as above.
+    that say nothing; those of made sounds are ``certain``. ``silence [dim]`` is what pauses mean; ``weights [all
+    views]`` say how often each comes up. ``made_of`` as above.
     """
 
     config: AudioConfig
     state: dict[str, Tensor]
     views: Sequence[Views]
     texts: Sequence[Tensor]
+    certain: Sequence[bool]
+    silence: Tensor
     weights: NDArray[np.float64]
     made_of: Inputs
 
@@ -109,7 +112,8 @@ class AudioInputs:
 
     def lessons(self, tower: AudioTower) -> list[Targets]:
         """What each view should mean, by its texts and by a ``tower`` that has learnt nothing yet."""
-        return [targets_of(views, texts, tower) for views, texts in zip(self.views, self.texts, strict=True)]
+        told = zip(self.views, self.texts, self.certain, strict=True)
+        return [targets_of(views, texts, self.silence, tower, certain) for views, texts, certain in told]
 
     def save(self, path: Path) -> None:
         """Write them as they are."""
@@ -121,6 +125,8 @@ class AudioInputs:
                 for views in self.views
             ],
             "texts": list(self.texts),
+            "certain": list(self.certain),
+            "silence": self.silence,
             "weights": torch.from_numpy(self.weights),
             "made_of": dict(self.made_of),
         }
@@ -135,6 +141,8 @@ class AudioInputs:
             state=told["state"],
             views=[Views(**{name: array.numpy() for name, array in views.items()}) for views in told["views"]],
             texts=told["texts"],
+            certain=told["certain"],
+            silence=told["silence"],
             weights=told["weights"].numpy(),
             made_of=told["made_of"],
         )

@@ -21,10 +21,11 @@ Maker = Callable[[np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of made sound: ``texts`` all name it truly."""
+    """A kind of made sound: ``texts`` all name it truly; it comes up ``share`` times as often as others."""
 
     texts: tuple[str, ...]
     make: Maker
+    share: int = 1
 
 
 def coloured_noise(chance: np.random.Generator, slope: float) -> np.ndarray:
@@ -65,6 +66,14 @@ def _gate(rate_hz: float, share: float) -> np.ndarray:
 
 def _silence(c: np.random.Generator) -> np.ndarray:
     return c.standard_normal(len(_T)) * (0.0 if c.random() < 0.4 else 10 ** c.uniform(-6, -4))
+
+
+def _clicks(c: np.random.Generator) -> np.ndarray:
+    """One in two seconds as often as more, up to sixteen; of a sample to 50 ms; some in hiss too faint to hear."""
+    sound = coloured_noise(c, 0) if c.random() < 0.7 else np.ones(len(_T))
+    rate = np.exp(c.uniform(np.log(0.6), np.log(8))) if c.random() < 0.5 else c.uniform(0.55, 0.8)
+    clicks = _pulses(c, rate, np.exp(c.uniform(np.log(5e-5), np.log(0.015))), sound, 0.1)
+    return clicks / np.abs(clicks).max() + _silence(c)
 
 
 def _siren(c: np.random.Generator) -> np.ndarray:
@@ -144,7 +153,7 @@ def _crackle(c: np.random.Generator) -> np.ndarray:
 
 
 KINDS = (
-    Kind(("silence", "nothing", "quiet"), _silence),
+    Kind(("silence", "nothing", "quiet"), _silence, share=3),
     Kind(("white noise", "static", "hiss"), lambda c: coloured_noise(c, 0)),
     Kind(("pink noise", "noise"), lambda c: coloured_noise(c, 1)),
     Kind(("low rumble", "rumble", "rumbling"), lambda c: _band(coloured_noise(c, 2), 20, c.uniform(80, 250))),
@@ -154,7 +163,7 @@ KINDS = (
     Kind(("beep", "beeping", "beeps"), lambda c: _sine(c.uniform(500, 3000)) * _gate(c.uniform(1, 4), 0.4)),
     Kind(("alarm", "buzzer", "alarm beeping"), _alarm),
     Kind(("siren", "police siren", "siren wailing"), _siren),
-    Kind(("clicks", "clicking", "click"), lambda c: _pulses(c, c.uniform(1, 8), 0.002, coloured_noise(c, 0), 0.6)),
+    Kind(("clicks", "clicking", "click"), _clicks, share=8),
     Kind(("clock ticking", "ticking", "tick tock"), _clock),
     Kind(("knocking", "knock on a door"), lambda c: _pulses(c, c.uniform(2, 5), 0.03, _sine(c.uniform(120, 400)), 0.2)),
     Kind(("rising sweep", "sweep", "chirp"), lambda c: _sine(200 * np.exp(_T * c.uniform(0.4, 0.9)))),

@@ -71,7 +71,8 @@ def learn_audio(folder: Path, stop: int | None = None):
     clean = hear_clean(mels, tower, folder / "clean.npy")
     changed = hear_changed(mels, np.arange(len(mels)), 20, tower, folder / "changed.npy", 1)
     tower.trunk.requires_grad_(False)
-    lessons = [targets_of(views, texts, tower) for views in (clean, changed)]
+    silence = torch.from_numpy(meaning(["silence"]))[0]
+    lessons = [targets_of(views, texts, silence, tower) for views in (clean, changed)]
     weights = np.concatenate([clip_balance(clean), np.ones(20)])
     return train(tower, AlignmentLesson(tower, lessons, weights), PLAN, folder / "audio", stop_after=stop)
 

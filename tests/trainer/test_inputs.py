@@ -55,7 +55,8 @@ def test_sounds_are_what_they_were_bit_by_bit(tmp_path: Path):
     mixed = Views(np.array([[0, 1, 2], [1, -1, -1]]), np.array([[0.5, 0.3, 0.2], [1, 0, 0]], np.float32), features[1])
     views = [Views.alone(np.arange(3), features[0]), mixed]
     texts = [normalize(torch.randn(3, 4), dim=1)] * 2
-    given = AudioInputs(CONFIG, tower.state_dict(), views, texts, chance.random(5), {"clean": "abc"})
+    told = views, texts, [False, True], torch.ones(4)
+    given = AudioInputs(CONFIG, tower.state_dict(), *told, chance.random(5), {"clean": "abc"})
     given.save(tmp_path / "audio.pt")
     found = AudioInputs.load(tmp_path / "audio.pt")
     assert found.config == CONFIG

@@ -41,3 +41,10 @@ def test_a_tone_is_one_line():
     peak = int(spectrum.argmax())
     around = spectrum[max(0, peak - 3) : peak + 4]
     assert (around**2).sum() > 0.9 * (spectrum**2).sum()
+
+
+def test_every_two_seconds_hold_a_click():
+    for take in range(60):
+        samples = synthesise(BY_NAME["clicks"], np.random.default_rng(take))
+        loud = np.flatnonzero(np.abs(samples) > 0.1 * np.abs(samples).max())
+        assert np.diff([0, *loud, len(samples)]).max() < 2 * RATE_HZ

@@ -38,6 +38,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from engine.errors import EarshotError
+from engine.silence import SILENCE
 from engine.types import FloatArray
 from exporters.towers import AudioConfig, AudioTower, TextConfig, TextTower, unit
 from trainer import alignment, hearing, language
@@ -86,9 +87,9 @@ TEXT_PLAN = Plan(steps=5500, rate=1e-3, warmup=300, seed=SEED)
 PHRASINGS_SHARE = 0.5  # of the practice that follows: phrasings as they stand, undressed; the rest is as before
 PHRASINGS_KEPT = 0.5  # of the way from the weights before it to those after (WiSE-FT, arXiv:2109.01903)
 PHRASINGS_PLAN = Plan(steps=2500, rate=5e-4, warmup=100, seed=SEED + 1)
-TAKES = 12  # of each synthesised kind
+TAKES = 12  # of a synthesised kind, times its share
 CHANGED = 14_000  # augmented and mixed windows
-CLEAN_SHARE, MADE_SHARE, CHANGED_SHARE = 0.55, 0.1, 0.35
+CLEAN_SHARE, MADE_SHARE, CHANGED_SHARE = 0.53, 0.12, 0.35
 PHRASED = 0.6  # of a class's meaning: how a searcher phrases it, the rest is its name
 AUDIO_PLAN = Plan(steps=600, rate=1e-3, warmup=50, weight_decay=0.05, average=0.98, seed=SEED + 1)
 
@@ -223,18 +224,18 @@ class Recipe:
         makers = [
             partial(synthesise, kind, np.random.default_rng([SEED, number, take]))
             for number, kind in enumerate(KINDS)
-            for take in range(TAKES)
+            for take in range(TAKES * kind.share)
         ]
         # How they are made is written as code: a take of each kind stands for it.
         first = [synthesise(kind, np.random.default_rng([SEED, number, 0])) for number, kind in enumerate(KINDS)]
-        heard = digest([(32767 * take).astype(np.int16) for take in first])
+        heard = digest([(32767 * take).astype(np.int16) for take in first], [kind.share for kind in KINDS])
         inputs = {"sounds": f"{TAKES} of {heard}, seed {SEED}", "tower": digest(AudioConfig())}
         found = self._keep(inputs, "mels-made.frames.npy", "mels-made.starts.npy")
         return found, mel_table(self.out, "made", makers, AudioConfig())
 
     @property
     def made(self) -> MelTable:
-        """Log-mels of the synthesised sounds: ``TAKES`` of each kind, kind by kind."""
+        """Log-mels of the synthesised sounds: ``TAKES`` of each kind or several times that, kind by kind."""
         return self._made[1]
 
     @cached_property
@@ -284,7 +285,8 @@ class Recipe:
     @cached_property
     def made_texts(self) -> Tensor:
         """What each synthesised sound is called, between all its names, ``[sounds, dim]``."""
-        return torch.stack([mean_text(self.in_space(kind.texts)) for kind in KINDS for _ in range(TAKES)])
+        named = [mean_text(self.in_space(kind.texts)) for kind in KINDS]
+        return torch.stack([text for text, kind in zip(named, KINDS, strict=True) for _ in range(TAKES * kind.share)])
 
     @cached_property
     def _clean(self) -> tuple[str, Views]:
@@ -329,12 +331,14 @@ class Recipe:
             (CHANGED_SHARE, np.ones(CHANGED)),
         )
         tower, classes = self.new_audio(), read_parallel(pattern="events_*.tsv")
-        said = [row.text for row in self.rows], [kind.texts for kind in KINDS]
+        said = [row.text for row in self.rows], [kind.texts for kind in KINDS], SILENCE
         return AudioInputs(
             config=tower.config,
             state=tower.state_dict(),
             views=(clean, made, changed),
             texts=(self.clip_texts, self.made_texts, torch.cat([self.clip_texts, self.made_texts])),
+            certain=(False, True, False),
+            silence=self.in_space([SILENCE])[0],
             weights=np.concatenate([share * weights / weights.sum() for share, weights in shares]),
             made_of={
                 "space": self._space,
@@ -426,7 +430,7 @@ class Recipe:
         learnt = [row for row, yes in zip(self.rows, self.learnt_from, strict=True) if yes]
         hours = sum(row.seconds for row in learnt) / 3600
         made = {
-            "sounds": f"{len(learnt)} clips ({hours:.1f} h), {len(KINDS) * TAKES} synthesised, "
+            "sounds": f"{len(learnt)} clips ({hours:.1f} h), {len(self.made_texts)} synthesised, "
             f"{CHANGED} changed ones, {hearing.MIX_SHARE:.0%} of them mixtures of two or three",
             "texts": f"{len(self.texts.texts)} English, {len(self.parallel.texts)} in {len(LANGUAGES)} languages",
             "held out": f"{len(self.rows) - len(learnt)} clips by source",
