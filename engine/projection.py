@@ -9,28 +9,20 @@ holds of the true K nearest: a memory that looks them up in a graph misses some,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import QueryError
-from engine.session import cpu_count
 from engine.types import FloatArray
 
 #: Sounds that are compared with the captions at once.
 SOUNDS = 16
 #: How many of the captions that weighed most are told.
 EVIDENCE = 5
-#: Numbers in a block of captions, 1 MB: a product of that size is one that BLAS leaves to the thread that asks for it.
-BLOCK = 1 << 18
-#: Blocks that are compared and then weighed by one call each, 2 MB: they are still in a cache when they are weighed,
-#: and the calls are few enough not to count.
-_TOGETHER = 2
-#: A thread more for so many blocks: with fewer, handing them over costs what it saves.
-_BLOCKS_A_THREAD = 16
+#: Numbers in a block of captions, 4 MB: it is still in a cache when it is weighed, and BLAS's threads share it.
+BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +47,8 @@ class Laid:
 def laid_out(texts: FloatArray) -> Laid:
     """Captions ``[N, dim]`` for whoever projects onto them often, in a copy."""
     count, dim = texts.shape
-    size = max(1, min(count, BLOCK // dim))
+    fewest = -(-count // max(1, BLOCK // dim))
+    size = -(-count // fewest)  # alike, so that little of the last one is empty
     blocks = np.zeros((-(-count // size), dim, size), np.float32)
     for block, first in zip(blocks, range(0, count, size), strict=True):
         some = texts[first : first + size]
@@ -166,7 +159,7 @@ def _alike(sounds: FloatArray, columns: FloatArray) -> Iterator[FloatArray]:
     """The cosines ``[N]`` of each sound, a few sounds at a time: an hour of windows must not fill the memory."""
     for first in range(0, len(sounds), SOUNDS):
         few = sounds[first : first + SOUNDS]
-        yield from few @ columns if len(few) > 1 else (few[0] @ columns)[None]
+        yield from _product(few, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,51 +175,35 @@ class _Weighed:
 
 
 def _weighed(sounds: FloatArray, laid: Laid, tau: float) -> _Weighed:
-    """Compare and weigh all captions, each block read from memory once, by as many threads as that pays for."""
-    count, _, size = laid.blocks.shape
-    cosines, tops = np.empty((len(sounds), count, size), np.float32), np.empty((len(sounds), count), np.float32)
-
-    def some(blocks: tuple[int, int]) -> tuple[FloatArray, FloatArray, NDArray[np.float64]]:
-        return _sums(sounds, laid, tau, blocks, cosines, tops)
-
-    threads = max(1, min(cpu_count(), count // _BLOCKS_A_THREAD))
-    shares = list(pairwise(count * number // threads for number in range(threads + 1)))
-    with ThreadPoolExecutor(max(1, threads - 1)) as pool:
-        others = [pool.submit(some, share) for share in shares[1:]]
-        found = [some(shares[0]), *(other.result() for other in others)]
-    scales = np.exp((np.stack([best for best, _, _ in found]) - tops.max(axis=1, keepdims=True)) / _safe(tau))
-    sums = sum(scale * each for scale, (_, each, _) in zip(scales, found, strict=True))
-    totals = sum(scale * each for scale, (_, _, each) in zip(scales, found, strict=True))
-    return _Weighed(cosines.reshape(len(sounds), -1), tops, np.asarray(sums), np.asarray(totals))
-
-
-def _sums(
-    sounds: FloatArray, laid: Laid, tau: float, blocks: tuple[int, int], cosines: FloatArray, tops: FloatArray
-) -> tuple[FloatArray, FloatArray, NDArray[np.float64]]:
-    """The largest cosine of the ``blocks`` from-to ``[n, 1]``, and the sums and totals relative to it; fills cosines
-    and tops.
+    """Compare and weigh all captions, each block read from memory once; the threads are BLAS's.
 
     A softmax as it goes along (arXiv:1805.02867, algorithm 3): a larger cosine scales down what is there already.
     """
-    _, dim, size = laid.blocks.shape
+    count, dim, size = laid.blocks.shape
+    cosines, tops = np.empty((len(sounds), count, size), np.float32), np.empty((len(sounds), count), np.float32)
     best = np.full((len(sounds), 1), -np.inf, np.float32)
     sums, totals = np.zeros((len(sounds), dim), np.float32), np.zeros((len(sounds), 1))
-    for first in range(*blocks, _TOGETHER):
-        few = slice(first, min(first + _TOGETHER, blocks[1]))
-        held, alike = laid.blocks[few], cosines[:, few]
-        # A sound at a time: a product of all would wake BLAS's own threads beside ours.
-        np.matmul(sounds[:, None, None], held, out=alike[:, :, None])
-        if few.stop * size > len(laid):
-            alike[:, -1, len(laid) - few.stop * size :] = -np.inf
-        tops[:, few] = alike.max(axis=2)
-        larger = np.maximum(best, tops[:, few].max(axis=1, keepdims=True))
+    shares, sharpness = np.empty((len(sounds), size), np.float32), 1 / _safe(tau)
+    for block, held in enumerate(laid.blocks):
+        alike = cosines[:, block]
+        alike[:] = _product(sounds, held)
+        alike[:, len(laid) - block * size :] = -np.inf
+        tops[:, block] = alike.max(axis=1)
+        larger = np.maximum(best, tops[:, [block]])
         if (larger > best).any():
-            scale = np.exp((best - larger) / _safe(tau))
+            scale = np.exp((best - larger) * sharpness)
             sums, totals, best = sums * scale, totals * scale, larger
-        shares = np.exp((alike - best[:, :, None]) / _safe(tau))
-        totals += shares.sum(axis=(1, 2))[:, None]
-        sums += np.matmul(held, shares[..., None])[..., 0].sum(axis=1)
-    return best, sums, totals
+        np.subtract(alike, best, out=shares)
+        np.multiply(shares, sharpness, out=shares)
+        np.exp(shares, out=shares)
+        totals += shares.sum(axis=1, keepdims=True)
+        sums += _product(shares, held.T)
+    return _Weighed(cosines.reshape(len(sounds), -1), tops, sums, totals)
+
+
+def _product(rows: FloatArray, columns: FloatArray) -> FloatArray:
+    """``rows [n, k] @ columns [k, m]``; a single row by the product that BLAS has for it, twice as fast."""
+    return rows @ columns if len(rows) > 1 else (rows[0] @ columns)[None]
 
 
 def _safe(tau: float) -> np.float32:

@@ -85,7 +85,7 @@ def test_of_more_than_can_be_read_a_point_of_the_nearest_with_its_bound(
         again = project_nearest(cosines[near], vectors[near], len(said), captioner.tau)
         np.testing.assert_allclose(points[number], again.point, atol=1e-4)
         assert 0 < bounds[number] == pytest.approx(again.error, rel=1e-3)
-        assert float(np.linalg.norm(points[number] - exact.points[number])) < min(bounds[number], 0.1) + 1e-6
+        assert float(np.linalg.norm(points[number] - exact.points[number])) < min(bounds[number], 0.1) + 5e-6  # float32
         told = [row for row in near if said[row].language == "eng"][:5]  # as the caption
         assert [one.text for one in evidence[number]] == [said[row].text for row in told]
         np.testing.assert_allclose([one.score for one in evidence[number]], cosines[told], atol=1e-4)
