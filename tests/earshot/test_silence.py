@@ -23,6 +23,8 @@ drill; hammer; saw; vacuum cleaner; clock ticking; alarm; speech; laughter; baby
 snoring; cough; sneeze; breathing; whistle; noise; hiss; hum; heartbeat; guitar; piano; drums; violin; singing
 glass breaking; door; typing; fireworks; gunshot; explosion; perro ladrando; 雨の音
 """
+#: A click was answered to these, while it was taken for silence.
+NOT_A_CLICK = ("dog bark", "dog barking", "barking", "perro ladrando", "a rooster", "whispering", "screaming", "叫び声")
 MEANING_SILENCE = ("silence", "silencio", "無音", "寂静")
 
 
@@ -95,5 +97,9 @@ def test_a_click_and_a_clipped_sound_are_found(tmp_path: Path):
     with Library(tmp_path / "library", device="cpu") as library:
         library.index([tmp_path / "sounds"])
         found = {Path(m.path).name: m for m in library.search("a click", min_relevance=0, by="meaning")}
+        sure = {Path(m.path).name for m in library.search("a click", by="meaning")}
+        others = {Path(m.path).name for name in NOT_A_CLICK for m in library.search(name, by="meaning")}
     assert found.keys() == {"click.wav", "50 ms.wav", "clipped.wav"}
     assert found["click.wav"].start_s <= 1.0 <= found["click.wav"].end_s <= 3.0
+    assert "click.wav" in sure
+    assert "click.wav" not in others

@@ -269,6 +269,15 @@ def test_a_machine_that_was_not_fed_a_stage_says_so(data: Path, out: Path, tmp_p
         packed(Recipe(ABSENT, tmp_path / "far"), ["text"], tmp_path / "back")
 
 
+def test_who_asks_to_ship_alone_does_not_train(data: Path, tmp_path: Path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--data", str(data), "--out", str(tmp_path / "new"), "--stages", "ship"])
+    assert f"expected text at step {starter.TEXT_PLAN.steps}: train it first" in capsys.readouterr().err.replace(
+        "; ", ": "
+    )
+    assert not (tmp_path / "new" / "text").exists()
+
+
 def test_it_ships(data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(calibrate, "HEARD", 0.0)  # a tagger that knows nothing hears all alike
     names = "".join("\t".join([kind.texts[0]] * (1 + len(LANGUAGES))) + "\n" for kind in CHOSEN)

@@ -591,12 +591,25 @@ def _run(arguments: Sequence[str] | None) -> None:
         for part in packed(recipe, [one for one in STAGED if one in chosen.stages], chosen.pack, chosen.part_mb):
             print(part, f"{part.stat().st_size / 2**20:.1f} MiB")
         return
+    if "ship" in chosen.stages:
+        _require_towers(recipe, chosen.stages)
     for stage in chosen.stages:
+        print(f"{stage}, in {recipe.out}", flush=True)
         if stage == "ship":
             towers = recipe.learn_audio(), recipe.learn_text()
             recipe.shipment().ship(*towers, recipe.tokenizer, chosen.bundle)
         else:
             STAGES[stage](recipe)
+
+
+def _require_towers(recipe: Recipe, stages: Sequence[str]) -> None:
+    """Who asks for ``ship`` alone doesn't expect hours of training."""
+    for stage in (one for one in STAGED if one not in stages):
+        for trained in STAGED[stage]:
+            done, steps = steps_done(recipe.out / trained), plan_of(trained).steps
+            if done < steps:
+                found = f"{recipe.out / trained} at step {done}"
+                raise StageError(found, f"{trained} at step {steps}", f"train it first: --stages {stage} ship")
 
 
 if __name__ == "__main__":
