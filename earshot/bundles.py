@@ -200,17 +200,34 @@ def info(name: NameArgument, as_json: JsonOption = False) -> None:
     if as_json:
         show.print_json(facts)
         return
+    facts["size"] = f"{facts.pop('bytes') / 1e6:.1f} MB"
     for key, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{part} {show_number(number)}" for part, number in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(map(str, value))
-        show.say(f"{key.replace('_', ' '):>17}  {value}")
+        for number, line in enumerate(lines_of(value)):
+            show.say(f"{'' if number else key.replace('_', ' '):>17}  {line}")
 
 
-def show_number(value: Any) -> str:
-    """Three digits of what isn't whole."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def lines_of(fact: Any) -> list[str]:
+    """A fact of a manifest as lines to read: numbers side by side, texts and what has parts below each other."""
+    if isinstance(fact, dict):
+        if set(fact) == {"name", "value", "low", "high", "count"}:
+            return ["{name} {value:.3g} ({low:.3g} to {high:.3g})".format(**fact)]
+        if all(isinstance(part, int | float) for part in fact.values()):
+            return [
+                ", ".join(
+                    f"{name} {part:.3g}" if isinstance(part, float) else f"{name} {part}" for name, part in fact.items()
+                )
+            ]
+        parts = {name.replace("_", " "): lines_of(part) for name, part in fact.items()}
+        return [
+            f"{name}: {line}" if number == 0 else f"  {line}"
+            for name, lines in parts.items()
+            for number, line in enumerate(lines)
+        ]
+    if isinstance(fact, list):
+        if any(isinstance(part, dict) for part in fact):
+            return [line for part in fact for line in lines_of(part)]
+        return [", ".join(map(str, fact))]
+    return [str(fact)]
 
 
 @bundle_app.command(epilog="Example:\n\n  earshot bundle remove clap-htsat-unfused-int8")

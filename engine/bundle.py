@@ -207,14 +207,18 @@ class Bundle:
         return path
 
     def verify(self) -> None:
-        """Check the sha256 of every file. Raises ``BundleError`` naming the first that differs."""
-        for name, expected in self.manifest.files.items():
-            if (found := file_sha256(self.path(name))) != expected:
-                raise BundleError(
-                    f"{name} with sha256 {found[:12]}…",
-                    f"{expected[:12]}…",
-                    "the file changed: copy or export the bundle again",
-                )
+        """Check the sha256 of every file. Raises ``BundleError`` naming all that differ or are missing."""
+        missing = [name for name in self.manifest.files if not (self.folder / name).is_file()]
+        present = {name: wanted for name, wanted in self.manifest.files.items() if name not in missing}
+        sums = {name: file_sha256(self.path(name)) for name in present}
+        changed = [name for name, wanted in present.items() if sums[name] != wanted]
+        if missing or changed:
+            raise BundleError(
+                ", ".join([*(f"no {name}" for name in missing), *(f"{n} with sha256 {sums[n][:12]}…" for n in changed)])
+                + f" in {self.folder}",
+                ", ".join(f"{name} {self.manifest.files[name][:12]}…" for name in [*missing, *changed]),
+                "files changed: copy or export the bundle again",
+            )
 
 
 def hold(folder: Path) -> int | None:

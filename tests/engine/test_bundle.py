@@ -278,6 +278,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         bundle.verify()
 
 
+def test_all_that_differs_is_named_at_once(tmp_path: Path) -> None:
+    bundle = open_bundle(whole_bundle(tmp_path / "b"))
+    bundle.path("text.onnx").unlink()
+    bundle.path("audio.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError, match=r"no text\.onnx, audio\.onnx with sha256"):
+        bundle.verify()
+
+
 def test_a_bundle_opens_by_folder_and_by_name(tmp_path: Path) -> None:
     folder = whole_bundle(tmp_path / "bundles" / "mine")
     (tmp_path / "bundles" / "no bundle").mkdir()
