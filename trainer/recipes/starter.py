@@ -434,7 +434,8 @@ class Recipe:
             f"{CHANGED} changed ones, {hearing.MIX_SHARE:.0%} of them mixtures of two or three",
             "texts": f"{len(self.texts.texts)} English, {len(self.parallel.texts)} in {len(LANGUAGES)} languages",
             "held out": f"{len(self.rows) - len(learnt)} clips by source",
-            "steps": f"text {TEXT_PLAN.steps} and {PHRASINGS_PLAN.steps}, audio {AUDIO_PLAN.steps}, seed {SEED}",
+            "steps": f"text {TEXT_PLAN.steps} and {PHRASINGS_PLAN.steps}, audio {AUDIO_PLAN.steps}, "
+            f"seeds {TEXT_PLAN.seed}, {PHRASINGS_PLAN.seed} and {AUDIO_PLAN.seed}",
             "cost": ", ".join(
                 f"{ceil(minutes(self.out / one))} min for {one}" for two in STAGED.values() for one in two
             )
