@@ -27,6 +27,8 @@ _Floats = NDArray[np.float64]
 _FRAME_S, _LOUD, _OUTSIDE = 0.004, 1e-3, 1e-3
 #: Frames of silence vary by less than this share of the whole; samples at the edges of a sound are as large as this.
 _STILL, _EDGE = 1e-5, 0.2
+#: What varies by less than this share of its power is a constant, switched on and off.
+_CONSTANT = 1e-9
 #: Less than this, in seconds and in samples, can't be told from a click or a tone. Where it goes on beyond the edge of
 #: the window, where the other windows hear it, less is enough.
 _SHORTEST, _SHORTEST_AT_EDGE = (0.01, 160), (0.005, 64)
@@ -66,7 +68,7 @@ def is_noise(window: Window, sample_rate_hz: int) -> bool:
     first, last = _loud(samples, sample_rate_hz)
     heard = samples[first:last]
     seconds, least = _SHORTEST_AT_EDGE if (first > 0) != (last < size) else _SHORTEST
-    if len(heard) < max(seconds * sample_rate_hz, least):
+    if len(heard) < max(seconds * sample_rate_hz, least) or heard.var() <= _CONSTANT * np.square(heard).mean():
         return False
     return _is_even(heard) and _is_stationary(heard - heard.mean())
 

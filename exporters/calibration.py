@@ -16,6 +16,10 @@ Floats = NDArray[np.float64]
 LIBRARY = 200
 
 
+#: Of the queries for what isn't there, at most so many should get an answer; for that words give up this much recall.
+MOST_FALSE, SPARE_RECALL = 0.1, 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A fitted curve with what its cutoff does: share of wanted kept, share of queries that get a false answer."""
@@ -44,17 +48,18 @@ def fit_logistic(scores: Floats, wanted: NDArray[np.bool_], rounds: int = 50) ->
     return slope, float(beta[1] - slope * centre)
 
 
-def calibrate(wanted: Floats, unwanted: Floats, best_absent: Floats, recall: float = 0.8) -> Found:
+def calibrate(wanted: Floats, unwanted: Floats, best_absent: Floats, recall: float = 0.8, spare: float = 0.0) -> Found:
     """A curve and its cutoff.
 
     ``wanted`` and ``unwanted`` are cosines of pairs that belong together or not. ``best_absent`` holds, for queries
     whose kind is absent, the best cosine found: a false answer is one above the cutoff. The cutoff keeps ``recall``
-    of the wanted pairs.
+    of the wanted pairs, less as much of ``spare`` as it takes for no more than ``MOST_FALSE`` false answers.
     """
     scores = np.concatenate([wanted, unwanted])
     truth = np.arange(len(scores)) < len(wanted)
     slope, intercept = fit_logistic(scores, truth)
-    threshold = float(np.quantile(wanted, 1 - recall))
+    least, most = np.quantile(wanted, [1 - recall, 1 - recall + spare])
+    threshold = float(np.clip(np.quantile(best_absent, 1 - MOST_FALSE), least, most))
     curve = Calibration(slope, intercept, 0.0)
     curve = Calibration(slope, intercept, curve.relevance(threshold))
     return Found(curve, float((wanted >= threshold).mean()), float((best_absent >= threshold).mean()))
@@ -81,4 +86,6 @@ def fit_curve(
     # Each query's wanted clips count once together: twenty takes of one footstep are one finding.
     best = np.array([row[mine].max() for row, mine in zip(exact, wanted, strict=True) if mine.any()])
     absent_best = np.array(absent)
-    return calibrate(best, absent_best if first_answer else exact[unwanted], absent_best)
+    if first_answer:
+        return calibrate(best, absent_best, absent_best, spare=SPARE_RECALL)
+    return calibrate(best, exact[unwanted], absent_best)

@@ -23,7 +23,7 @@ from exporters.frontend import FrontConfig
 from exporters.towers import AudioConfig, AudioTower, unit
 from trainer.alignment import Targets, targets_of
 from trainer.cache import write_atomic
-from trainer.fingerprints import Inputs
+from trainer.fingerprints import Inputs, StageError
 from trainer.hearing import Views
 from trainer.losses import project
 
@@ -136,6 +136,8 @@ class AudioInputs:
     def load(cls, path: Path) -> AudioInputs:
         """Those that were saved."""
         told = torch.load(path, weights_only=True)
+        if absent := {field.name for field in fields(cls)} - told.keys():
+            raise StageError(f"{path} without {', '.join(sorted(absent))}", "what is packed today", "pack it again")
         return cls(
             config=_audio_config(told["config"]),
             state=told["state"],
