@@ -24,7 +24,7 @@ import numpy as np
 from engine.encoders import Encoders, OnnxEncoders, TextEncoder
 from engine.errors import LibraryBusyError, LibraryError, QueryError
 from engine.memory.base import Memory, fold
-from engine.memory.captions import GENERATED, OWN, UNDETERMINED, CaptionMemory, Said, tidied
+from engine.memory.captions import GENERATED, OF_BUNDLE, OWN, UNDETERMINED, CaptionMemory, Said, tidied
 from engine.types import FloatArray, Remembered, Space
 from indexer.scan import absolute
 
@@ -107,7 +107,7 @@ def checked_language(code: str | None) -> str:
 def checked_source(source: str | None) -> str:
     """The name of a source; that of no name for None. Raises ``QueryError`` for what earshot keeps for itself."""
     name = OWN if source is None else tidied(source)
-    if not name or fold(name) == GENERATED:
+    if not name or fold(name) in (GENERATED, OF_BUNDLE):
         raise QueryError(
             f"the source {source!r}", "a name for where the captions are from, and not that of earshot's own"
         )

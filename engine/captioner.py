@@ -24,7 +24,7 @@ from engine.decoding import CachedSteps
 from engine.encoders import Encoders, normalise
 from engine.errors import BundleError, QueryError, SelfTestError, SpaceMismatchError
 from engine.eventless import Eventless, Wordings, anchors_in, eventless_of, kept_in
-from engine.memory.captions import Said
+from engine.memory.captions import UNDETERMINED, Said
 from engine.projection import (
     EVIDENCE,
     Bounded,
@@ -293,7 +293,8 @@ class Captioner:
         if self.language != "eng" or self._memory is None:
             return ANY
         said = self._captions or self._memory.said(_MOST_SPOKEN)[1]
-        return Words((one.text for one in said), self._tokenizer.whole())
+        english = (one.text for one in said if one.language in (self.language, UNDETERMINED))
+        return Words(english, self._tokenizer.whole())
 
     def _self_test(self, bundle: Bundle) -> None:
         """Put the graphs to their self-test. Raises ``BundleError``, ``SelfTestError``."""

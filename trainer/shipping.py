@@ -46,9 +46,9 @@ LIMITS = (
     "starter before this one.",
     'German typed without umlauts is understood in words that were practised so ("Tuer", "Huehner"), rarely in others '
     '("Voegel", "Schuesse"); other accents may be left out.',
-    "A click in silence is a click, but one of a single sample is as near to some of noise, whispering, screams and "
-    "drums as they need to be found; a burst of noise of 0.2 s is a shot, too. Windows that are wholly silent are left "
-    "out where words are asked for.",
+    "A click in silence is a click; where its window begins it may also be a scream, a single sample a barking dog, a "
+    "step of the voltage music, and a burst of noise of 0.2 s a shot. A file of less than a tenth of a second is "
+    "repeated to fill a window, and sounds like that. Wholly silent windows are left out where words are asked for.",
     "Asked with a sound, it nearly always finds something alike: the cutoff refuses next to nothing.",
     "Trained on four hours of sound: engines, tools, traffic, crowds and household work are thin.",
     "Nothing above 7.5 kHz is heard, so a dog whistle and a bat are silence.",

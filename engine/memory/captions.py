@@ -22,7 +22,7 @@ from engine.errors import BundleError
 from engine.memory.base import Memory
 from engine.types import Clause, Filter, FloatArray, Payload, Point, Record, Remembered
 
-OWN, GENERATED = "own", "generated"
+OWN, GENERATED, OF_BUNDLE = "own", "generated", "bundle"
 #: ISO 639-3's code for a language that nobody named.
 UNDETERMINED = "und"
 
@@ -160,7 +160,7 @@ class ShippedCaptions:
     ``texts`` and ``languages``, n texts each, and ``vectors`` ``[n, dim]``, L2-normalised, in float16.
     """
 
-    source = "bundle"
+    source = OF_BUNDLE
 
     def __init__(self, path: Path, dim: int) -> None:
         """Raises ``BundleError`` if the file is not such a one, of vectors ``[n, dim]``."""

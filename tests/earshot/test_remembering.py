@@ -126,7 +126,7 @@ def test_only_generated_captions_are_as_good_as_none(library: Library):
     assert library.text_memory()[1] == []
 
 
-@pytest.mark.parametrize("source", ["generated", "Generated", " GENERATED ", "", "  "])
+@pytest.mark.parametrize("source", ["generated", "Generated", " GENERATED ", "bundle", "", "  "])
 def test_nobody_passes_for_earshot_itself(library: Library, source: str):
     with pytest.raises(QueryError, match="a name for where"):
         library.remember(["a dog"], source=source)

@@ -13,7 +13,7 @@ from earshot import foley_outdoors as outdoors
 from engine.audio import open_clip
 from engine.eventless import has_event, known_of, looked_at, told
 from engine.noise import is_noise
-from engine.types import FloatArray, Space
+from engine.types import FloatArray, Space, Window
 from engine.windows import cut
 
 RATE_HZ = 16_000
@@ -160,3 +160,13 @@ def test_what_was_heard_stands_with_the_point_and_is_said_in_any_language() -> N
     assert [has_event(one) for one in asked] == [False, False, False, False, True]
     assert (told("noise", "fra").text, told("silent", "zho").text) == ("bruit continu", "寂静")
     assert (told("noise", "xyz").text, told("noise", "xyz").language) == ("steady noise", "eng")
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("size", [1, 50, 160, 800, 8_000, 32_000])
+def test_a_constant_that_is_switched_on_is_no_noise(rate_hz: int, size: int) -> None:
+    """It has no line at all, of which others were to be the leakage."""
+    for before, after in ((0.0, 0.5), (0.5, 0.0), (0.5, -0.5), (0.0, -1e-3)):
+        samples = np.full(2 * rate_hz, before, np.float32)
+        samples[rate_hz // 4 : rate_hz // 4 + size] = after
+        assert not is_noise(Window(0, 0.0, 2.0, samples), rate_hz)

@@ -45,6 +45,16 @@ def test_the_cutoff_keeps_the_recall_it_was_asked_for():
     assert found.curve.relevance(0.6) > 0.9 > 0.1 > found.curve.relevance(0.05)
 
 
+def test_a_little_recall_is_given_for_few_false_answers():
+    wanted, unwanted = np.linspace(0, 1, 10_001), np.zeros(100)
+    # The cutoff of recall 0.8 is 0.2, that of 0.79 is 0.21.
+    for tenth_best, cutoff in ((0.1, 0.2), (0.206, 0.206), (0.9, 0.21)):
+        absent = np.append(np.zeros(900), np.linspace(tenth_best, 1, 101))
+        found = calibrate(wanted, unwanted, absent, spare=0.01)
+        assert found.recall == pytest.approx(1 - cutoff, abs=1e-3)
+        assert found.false_answers == pytest.approx((absent >= cutoff).mean(), abs=2e-3)
+
+
 def held(seed: int, sources: int = 20) -> Held:
     """Eighty clips of eight kinds, two windows each: a kind's windows and its phrases lie near one direction."""
     chance = np.random.default_rng(seed)
