@@ -208,16 +208,15 @@ class Bundle:
 
     def verify(self) -> None:
         """Check the sha256 of every file. Raises ``BundleError`` naming all that differ or are missing."""
-        missing = [name for name in self.manifest.files if not (self.folder / name).is_file()]
-        present = {name: wanted for name, wanted in self.manifest.files.items() if name not in missing}
-        sums = {name: file_sha256(self.path(name)) for name in present}
-        changed = [name for name, wanted in present.items() if sums[name] != wanted]
-        if missing or changed:
+        files = self.manifest.files
+        sums = {name: file_sha256(path) if (path := self.folder / name).is_file() else "" for name in files}
+        wrong = [name for name, wanted in files.items() if sums[name] != wanted]
+        if wrong:
+            found = (f"{name} with sha256 {sums[name][:12]}…" if sums[name] else f"no {name}" for name in wrong)
             raise BundleError(
-                ", ".join([*(f"no {name}" for name in missing), *(f"{n} with sha256 {sums[n][:12]}…" for n in changed)])
-                + f" in {self.folder}",
-                ", ".join(f"{name} {self.manifest.files[name][:12]}…" for name in [*missing, *changed]),
-                "files changed: copy or export the bundle again",
+                f"{', '.join(found)} in {self.folder}",
+                ", ".join(f"{name} with {files[name][:12]}…" for name in wrong),
+                "copy or export the bundle again",
             )
 
 
