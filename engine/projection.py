@@ -202,7 +202,7 @@ def _weighed(sounds: FloatArray, laid: Laid, tau: float) -> _Weighed:
 
 
 def _product(rows: FloatArray, columns: FloatArray) -> FloatArray:
-    """``rows [n, k] @ columns [k, m]``; a single row by the product that BLAS has for it, twice as fast."""
+    """``rows [n, k] @ columns [k, m]``; a single row by the product that BLAS has for it."""
     return rows @ columns if len(rows) > 1 else (rows[0] @ columns)[None]
 
 

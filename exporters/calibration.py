@@ -14,8 +14,6 @@ Floats = NDArray[np.float64]
 
 #: The size of a library in which an absent kind is looked for.
 LIBRARY = 200
-
-
 #: Of the queries for what isn't there, at most so many should get an answer; for that words give up this much recall.
 MOST_FALSE, SPARE_RECALL = 0.1, 0.01
 

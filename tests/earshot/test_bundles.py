@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
-from earshot.bundles import export
+from earshot.bundles import export, lines_of
 from engine.audio import open_clip
 from engine.bundle import open_bundle
 from engine.encoders import OnnxEncoders
@@ -150,3 +150,12 @@ def test_a_broken_bundle_does_not_hide_the_others(shell: Shell) -> None:
     assert [row for row in with_broken if row["name"] == "starter"] == rows
     assert "JSON manifest" in next(row["problem"] for row in with_broken if row["name"] == "broken")
     assert "broken" in shell.run("bundle", "list").stdout
+
+
+def test_facts_are_told_line_by_line() -> None:
+    score = {"name": "R@1", "value": 0.12345, "low": 0.1, "high": 0.15, "count": 9}
+    assert lines_of("as it is") == ["as it is"]
+    assert lines_of(["audio", "text"]) == ["audio, text"]
+    assert lines_of({"audio": 3, "loss": 0.12345}) == ["audio 3, loss 0.123"]
+    told = lines_of({"learnt_from": "words", "scores": [score, score]})
+    assert told == ["learnt from: words", "scores: R@1 0.123 (0.1 to 0.15)", "  R@1 0.123 (0.1 to 0.15)"]

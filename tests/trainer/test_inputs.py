@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import normalize
 
 from exporters.towers import AudioConfig, AudioTower
+from trainer.fingerprints import StageError
 from trainer.hearing import Views
 from trainer.inputs import AudioInputs, TextInputs, quantised
 from trainer.vocabulary import learn_tokenizer
@@ -67,3 +69,13 @@ def test_sounds_are_what_they_were_bit_by_bit(tmp_path: Path):
         assert torch.equal(one.text, other.text)
         assert torch.equal(one.teacher, other.teacher)
         assert torch.equal(one.belief, other.belief)
+
+
+def test_sounds_that_were_packed_before_today_are_to_be_packed_again(tmp_path: Path):
+    tower = AudioTower(CONFIG).eval()
+    AudioInputs(CONFIG, tower.state_dict(), [], [], [], torch.ones(4), np.ones(0), {}).save(tmp_path / "audio.pt")
+    told = torch.load(tmp_path / "audio.pt", weights_only=True)
+    del told["certain"]
+    torch.save(told, tmp_path / "audio.pt")
+    with pytest.raises(StageError, match=r"audio\.pt without certain"):
+        AudioInputs.load(tmp_path / "audio.pt")
