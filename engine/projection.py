@@ -23,17 +23,25 @@ SOUNDS = 16
 EVIDENCE = 5
 #: Numbers in a block of captions, 4 MB: it is still in a cache when it is weighed, and BLAS's threads share it.
 BLOCK = 1 << 20
+#: How far above the first block's largest, in units of tau, a cosine may be for float32 to hold all weights' sum.
+_MOST_ABOVE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """``count`` captions laid out for projecting: ``blocks [m, dim, size]``, a caption a column, the last filled up.
+    """``count`` captions laid out for projecting: ``blocks [m, dim + 1, size]``, a caption a column, the last one padded.
 
-    By columns since a product reads them without a gap: by rows the same one waits for memory twice as long.
+    By columns since a product reads them without a gap: by rows the same one waits for memory twice as long. The last
+    number of each is one: the product that adds up the weighted captions adds up their weights as well.
     """
 
     blocks: FloatArray
     count: int
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a caption's vector."""
+        return int(self.blocks.shape[1]) - 1
 
     def __len__(self) -> int:
         return self.count
@@ -41,7 +49,7 @@ class Laid:
     def rows(self, places: NDArray[np.int64]) -> FloatArray:
         """The vectors ``[k, dim]`` of the captions at ``places [k]``."""
         block, column = np.divmod(places, self.blocks.shape[2])
-        return self.blocks[block, :, column]
+        return self.blocks[block, :-1, column]
 
 
 def laid_out(texts: FloatArray) -> Laid:
@@ -49,10 +57,11 @@ def laid_out(texts: FloatArray) -> Laid:
     count, dim = texts.shape
     fewest = -(-count // max(1, BLOCK // dim))
     size = -(-count // fewest)  # alike, so that little of the last one is empty
-    blocks = np.zeros((-(-count // size), dim, size), np.float32)
+    blocks = np.zeros((-(-count // size), dim + 1, size), np.float32)
     for block, first in zip(blocks, range(0, count, size), strict=True):
         some = texts[first : first + size]
-        block[:, : len(some)] = some.T
+        block[:-1, : len(some)] = some.T
+        block[-1, : len(some)] = 1
     return Laid(blocks, count)
 
 
@@ -77,17 +86,17 @@ def project(sounds: FloatArray, texts: FloatArray | Laid, tau: float, renormalis
         raise nothing_remembered()
     laid = texts if isinstance(texts, Laid) else laid_out(texts)
     told = min(EVIDENCE, len(laid))
-    points = np.empty((len(sounds), laid.blocks.shape[1]), np.float32)
+    points = np.empty((len(sounds), laid.dim), np.float32)
     rows = np.empty((len(sounds), told), np.int64)
     weights, cosines = np.empty((2, len(sounds), told), np.float32)
     for first in range(0, len(sounds), SOUNDS):
         some = slice(first, first + SOUNDS)
         weighed = _weighed(sounds[some], laid, tau)
         points[some] = weighed.sums / weighed.totals
-        rows[some] = [_heaviest(*each, told) for each in zip(weighed.cosines, weighed.tops, strict=True)]
-        cosines[some] = np.take_along_axis(weighed.cosines, rows[some], 1)
-        best = weighed.tops.max(axis=1, keepdims=True)
-        weights[some] = np.exp((cosines[some] - best).astype(np.float64) / tau) / weighed.totals
+        rows[some] = [_heaviest(*each, told) for each in zip(weighed.logits, weighed.tops, strict=True)]
+        logits = np.take_along_axis(weighed.logits, rows[some], 1)
+        cosines[some] = logits * _safe(tau)
+        weights[some] = np.exp((logits - weighed.zeros).astype(np.float64)) / weighed.totals
     return Projected(_unit(points) if renormalise else points, rows, weights, cosines)
 
 
@@ -107,7 +116,8 @@ def nearest(sounds: FloatArray, texts: FloatArray) -> Projected:
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """A point ``[dim]`` of the K nearest, and how far at most it is from that of all N."""
+    """A point ``[dim]`` of the K nearest, and how far at most it is from that of all N, but for float32's rounding: at a
+    tau of 1e-5 that of a cosine is a hundredth of it."""
 
     point: FloatArray
     weights: FloatArray
@@ -124,7 +134,7 @@ def project_nearest(
     require_tau(tau)
     if not len(vectors):
         raise nothing_remembered()
-    shares = np.exp((cosines - cosines.max()).astype(np.float64) / tau)
+    shares = _shares(cosines, tau)
     point = (shares / shares.sum()) @ vectors.astype(np.float64)
     length = float(np.linalg.norm(point))
     error = tail_share(cosines, count, tau) * (1 + length)
@@ -138,7 +148,7 @@ def project_nearest(
 
 def tail_share(cosines: FloatArray, count: int, tau: float) -> float:
     """The largest share of the weight that the captions beyond these K nearest could have, were all at the K-th."""
-    shares = np.exp((cosines - cosines.max()).astype(np.float64) / tau)
+    shares = _shares(cosines, tau)
     rest = max(count - len(cosines), 0) * float(shares.min())
     return rest / (float(shares.sum()) + rest)
 
@@ -164,46 +174,68 @@ def _alike(sounds: FloatArray, columns: FloatArray) -> Iterator[FloatArray]:
 
 @dataclass(frozen=True, slots=True)
 class _Weighed:
-    """Of n sounds: ``cosines [n, m * size]``, -inf in columns that are no caption, the largest of each block ``tops
-    [n, m]``; ``sums [n, dim]`` and ``totals [n, 1]`` of captions and of weights, each weight ``exp((cosine - the
-    largest) / tau)``."""
+    """Of n sounds: ``logits [n, m * size]``, cosines over tau, -inf in columns that are no caption; the largest of each
+    block ``tops [n, m]``; ``sums [n, dim]`` and ``totals [n, 1]`` of captions and of weights, each weight ``exp(logit -
+    zero)`` with ``zeros [n, 1]``."""
 
-    cosines: FloatArray
+    logits: FloatArray
     tops: FloatArray
-    sums: FloatArray
+    zeros: FloatArray
+    sums: NDArray[np.float64]
     totals: NDArray[np.float64]
 
 
 def _weighed(sounds: FloatArray, laid: Laid, tau: float) -> _Weighed:
-    """Compare and weigh all captions, each block read from memory once; the threads are BLAS's.
+    """Compare and weigh all captions, each block read from memory once, in as few calls as can be; the threads are
+    BLAS's.
 
-    A softmax as it goes along (arXiv:1805.02867, algorithm 3): a larger cosine scales down what is there already.
+    Weights are relative to the first block's largest. Where another's is so much larger that they overflow, they are
+    weighed again, relative to that.
     """
-    count, dim, size = laid.blocks.shape
-    cosines, tops = np.empty((len(sounds), count, size), np.float32), np.empty((len(sounds), count), np.float32)
-    best = np.full((len(sounds), 1), -np.inf, np.float32)
-    sums, totals = np.zeros((len(sounds), dim), np.float32), np.zeros((len(sounds), 1))
-    shares, sharpness = np.empty((len(sounds), size), np.float32), 1 / _safe(tau)
-    for block, held in enumerate(laid.blocks):
-        alike = cosines[:, block]
-        alike[:] = _product(sounds, held)
-        alike[:, len(laid) - block * size :] = -np.inf
-        tops[:, block] = alike.max(axis=1)
-        larger = np.maximum(best, tops[:, [block]])
-        if (larger > best).any():
-            scale = np.exp((best - larger) * sharpness)
-            sums, totals, best = sums * scale, totals * scale, larger
-        np.subtract(alike, best, out=shares)
-        np.multiply(shares, sharpness, out=shares)
-        np.exp(shares, out=shares)
-        totals += shares.sum(axis=1, keepdims=True)
-        sums += _product(shares, held.T)
-    return _Weighed(cosines.reshape(len(sounds), -1), tops, sums, totals)
+    sharp, zeros = sounds / _safe(tau), None
+    logits = np.empty((len(sounds), len(laid.blocks), laid.blocks.shape[2]), np.float32)
+    while True:
+        sums, zeros = _summed(sharp, laid, logits, zeros)
+        tops = logits.max(axis=2)
+        most = tops.max(axis=1, keepdims=True)
+        if (most - zeros <= _MOST_ABOVE).all():
+            return _Weighed(logits.reshape(len(sounds), -1), tops, zeros, sums[:, :-1], sums[:, -1:])
+        zeros = most
 
 
-def _product(rows: FloatArray, columns: FloatArray) -> FloatArray:
+def _summed(
+    sharp: FloatArray, laid: Laid, logits: FloatArray, zeros: FloatArray | None
+) -> tuple[NDArray[np.float64], FloatArray]:
+    """Sums ``[n, dim + 1]`` of captions weighted ``exp(logit - zero)``, and of the weights; ``zeros [n, 1]``, or the
+    first block's largest. Fills in ``logits [n, m, size]``."""
+    count, _, size = laid.blocks.shape
+    sums = np.zeros((len(sharp), laid.dim + 1))
+    shares = np.empty((len(sharp), size), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block, held in enumerate(laid.blocks):
+            _product(sharp, held[:-1], logits[:, block])
+            if block == count - 1:
+                logits[:, block, len(laid) - block * size :] = -np.inf
+            if zeros is None:
+                zeros = logits[:, block].max(axis=1, keepdims=True)
+            np.subtract(logits[:, block], zeros, out=shares)
+            np.exp(shares, out=shares)
+            sums += _product(shares, held.T)
+    assert zeros is not None
+    return sums, zeros
+
+
+def _product(rows: FloatArray, columns: FloatArray, out: FloatArray | None = None) -> FloatArray:
     """``rows [n, k] @ columns [k, m]``; a single row by the product that BLAS has for it."""
-    return rows @ columns if len(rows) > 1 else (rows[0] @ columns)[None]
+    if len(rows) > 1:
+        return np.asarray(np.matmul(rows, columns, out=out))
+    return np.asarray(np.matmul(rows[0], columns, out=None if out is None else out[0])[None])
+
+
+def _shares(cosines: FloatArray, tau: float) -> NDArray[np.float64]:
+    """Weights ``[K]`` relative to the largest."""
+    shares: NDArray[np.float64] = np.exp((cosines - cosines.max()).astype(np.float64) / float(_safe(tau)))
+    return shares
 
 
 def _safe(tau: float) -> np.float32:

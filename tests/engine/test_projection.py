@@ -90,7 +90,7 @@ def test_a_large_memory_is_weighed_block_by_block(monkeypatch: pytest.MonkeyPatc
     weights = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / tau)
     weights /= weights.sum(axis=1, keepdims=True)
     laid = laid_out(texts)
-    assert laid.blocks.shape == (81, 16, 248)
+    assert laid.blocks.shape == (81, 17, 248)
     found = project(heard, laid, tau, renormalise=False)
     np.testing.assert_allclose(found.points, weights @ texts, atol=2e-5)
     order = np.argsort(-cosines, axis=1)[:, :5]
@@ -111,9 +111,14 @@ def test_of_equal_captions_the_first_are_told(monkeypatch: pytest.MonkeyPatch) -
     assert set(project(sound[None], texts, 0.01).rows[0]) < set(range(40, 46))
 
 
-@pytest.mark.parametrize("tau", [1e-300, 1e300])
-def test_any_positive_temperature_is_one(tau: float) -> None:
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("tau", [1e-320, 1e-300, 1e300])
+def test_any_positive_temperature_is_one(tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the first block's largest is so much less than the largest that weights overflow beside it."""
+    monkeypatch.setattr("engine.projection.BLOCK", 8 * 10)
     texts, sounds = _units(1, 50), _units(2, 3)
+    near = project_nearest(texts @ sounds[0], texts, 50, tau, renormalise=False)
+    np.testing.assert_allclose(near.point, project(sounds, texts, tau, renormalise=False).points[0], atol=1e-5)
     expected = nearest(sounds, texts).points if tau < 1 else np.broadcast_to(texts.mean(axis=0), (3, 8))
     np.testing.assert_allclose(project(sounds, texts, tau, renormalise=False).points, expected, atol=1e-5)
 
