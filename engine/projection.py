@@ -29,7 +29,7 @@ _MOST_ABOVE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """``count`` captions laid out for projecting: ``blocks [m, dim + 1, size]``, a caption a column, the last one padded.
+    """``count`` captions laid out for projecting: ``blocks [m, dim + 1, size]``, a caption a column, the last padded.
 
     By columns since a product reads them without a gap: by rows the same one waits for memory twice as long. The last
     number of each is one: the product that adds up the weighted captions adds up their weights as well.
@@ -116,8 +116,8 @@ def nearest(sounds: FloatArray, texts: FloatArray) -> Projected:
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """A point ``[dim]`` of the K nearest, and how far at most it is from that of all N, but for float32's rounding: at a
-    tau of 1e-5 that of a cosine is a hundredth of it."""
+    """A point ``[dim]`` of the K nearest, and how far at most it is from that of all N, but for float32's rounding (at
+    a tau of 1e-5 that of a cosine is a hundredth of it)."""
 
     point: FloatArray
     weights: FloatArray
