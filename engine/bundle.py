@@ -21,7 +21,9 @@ One that can caption (``CaptionerPart``) has::
     caption_decoder.onnx    a step from prefix or pieces to the likeliest next ones: ``exporters.captiongraph``
     caption_tokenizer.json  the pieces, ``[END]`` and ``[eng]`` among them
     caption_anchors.npz     silence [m, dim], noise [m, dim]: what the audio tower makes of sounds without an event;
-                            points [n, dim] with the scores [n, k] of their first pieces, for the self-test
+                            common [dim]: the mean of sounds, or zeros; words: what it learnt to say in English, in one
+                            string, or none; points [n, dim] with the scores [n, k] of their first pieces, for the
+                            self-test
     memory.npz              captions to project onto, beside those that a library remembers
 """
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from engine.beams import Hypothesis, Rules, beam_search, greedy_search
 from engine.bundle import Bundle, Calibration, CaptionerPart
 from engine.decoding import CachedSteps
+from engine.distinctive import Distinctive, distinctive_of
 from engine.encoders import Encoders, normalise
 from engine.errors import BundleError, QueryError, SelfTestError, SpaceMismatchError
 from engine.eventless import Eventless, Wordings, anchors_in, eventless_of, kept_in
@@ -57,9 +58,7 @@ _NEAR, _UNNAMED = 256, ("", "und")
 #: so many of the nearest where these are asked for.
 _MOST_SPOKEN, _NEAR_IN_ALL = 16_384, 64
 #: How captions are chosen; another number than the last earshot's has them said again.
-_WAY = 2
-#: What stands for the space before a word, in the pieces.
-_SPACE = "▁"
+_WAY = 3
 _PULL = "copy or export the bundle again"
 
 
@@ -74,6 +73,17 @@ class Remembering(Protocol):
 
     def count(self) -> int:
         """How many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What could be said of a sound, and its vector ``[dim]``."""
+
+    text: str
+    vector: FloatArray
+
+
+_Meaning = TypeVar("_Meaning", _Candidate, Remembered)
 
 
 class Captioner:
@@ -117,7 +127,9 @@ class Captioner:
         self._wordings = Wordings(encoders.text)
         self._vectors = self._remembered()
         self._tokenizer = _Pieces(bundle.path(part.tokenizer))
-        self._words = self._vocabulary()
+        anchors = anchors_in(bundle, part.anchors)
+        self._distinctive = Distinctive(anchors["common"])
+        self._words = self._vocabulary(str(anchors["words"]))
         self._prefix = Session(bundle.path(part.prefix), device, threads)
         self._decoder = KeepingSession(bundle.path(part.decoder), device, threads)
         self.notes = sorted({self._prefix.note, self._decoder.note} - {""})
@@ -131,7 +143,7 @@ class Captioner:
             banned=frozenset(map(self._tokenizer.piece, ("[PAD]", "[UNK]", *map("[{}]".format, part.languages)))),
         )
         self.eventless: Eventless = kept_in(bundle)
-        self._self_test(bundle)
+        self._self_test(anchors["points"], anchors["scores"])
 
     @cached_property
     def identity(self) -> str:
@@ -176,29 +188,31 @@ class Captioner:
         points, evidence, bounds = self._points(vectors)
         hypotheses = self.decode(points)
         texts = [[self._text(one) for one in each] for each in hypotheses]
-        meant = self._encoders.text.encode_text([text or "?" for each in texts for text in each])
-        captions, first = [], 0
-        for number, each in enumerate(texts):
-            mine = meant[first : first + len(each)]
-            first += len(each)
-            best, fits = self._chosen(each, mine, vectors[number])
-            caption = Caption("", 0.0, self.language, evidence[number])
-            if each[best]:
-                curve, alike = self.curve(each[best]), float(mine[best] @ vectors[number])
-                caption = _believed(each[best], alike, curve, self.language, evidence[number])
-            captions.append(replace(caption, bound=bounds[number], unsure=caption.unsure or not fits))
+        meant = iter(self._encoders.text.encode_text([text or "?" for each in texts for text in each]))
+        captions = []
+        for sound, each, told, bound in zip(vectors, texts, evidence, bounds, strict=True):
+            beams = [_Candidate(text, next(meant)) for text in each]
+            captions.append(replace(self._caption(sound, beams, told), bound=bound))
         return captions
 
-    def _chosen(self, texts: Sequence[str], meant: FloatArray, sound: FloatArray) -> tuple[int, bool]:
-        """Which of a sound's texts, best first, with their vectors ``[n, dim]``; and whether it can be said at all.
+    def _caption(self, sound: FloatArray, beams: list[_Candidate], evidence: tuple[Remembered, ...]) -> Caption:
+        """What is said of a sound ``[dim]``: one of ``beams``, best first, or of what is remembered in its language.
 
         One of words, that doesn't say that there is nothing to hear, if any is.
         """
-        nothing = self._wordings.say_nothing(meant)
-        sound_ones = [n for n, text in enumerate(texts) if not nothing[n] and self._words.know(text)]
-        among = sound_ones or list(range(len(texts)))
-        best = among[int((meant[among] @ sound).argmax())] if self._part.rerank else among[0]
-        return best, bool(sound_ones)
+        among = [one for one in beams if one.text and self._words.know(one.text)]
+        if self._part.rerank:
+            among += [_Candidate(one.text, one.vector) for one in evidence if one.language == self.language]
+        telling = _telling(among, self._wordings)
+        if not telling and not beams[0].text:
+            return Caption("", 0.0, self.language, evidence)
+        best = (telling or beams)[0]
+        if telling and self._part.rerank:
+            likeness = self._distinctive.likeness(np.stack([one.vector for one in telling]), sound)
+            best = telling[int(likeness.argmax())]
+        curve, alike = self.curve(best.text), float(best.vector @ sound)
+        caption = _believed(best.text, alike, curve, self.language, evidence)
+        return caption if telling else replace(caption, unsure=True)
 
     def curve(self, text: str) -> Calibration:
         """From the cosine of a sound and this caption to the chance that it is right; below the cutoff it is unsure."""
@@ -225,7 +239,8 @@ class Captioner:
             weighed = zip(*(self._in_language(vectors) or (found.rows, found.cosines)), strict=True)
             return found.points, [self._weighed(*each) for each in weighed], exact
         k = {"projection": NEAREST, "nearest": EVIDENCE, "audio": _NEAR_IN_ALL}[self.strategy]
-        near = [_telling(self._memory.nearest(vector, k), self._wordings) for vector in vectors]
+        asked = (self._memory.nearest(vector, k) for vector in vectors)
+        near = [_telling(each, self._wordings) or each for each in asked]
         evidence = [_told_in(self.language, each) for each in near]
         if self.strategy == "audio":
             return vectors, evidence, exact
@@ -287,27 +302,30 @@ class Captioner:
     def _text(self, hypothesis: Hypothesis) -> str:
         return tidy(self._tokenizer.text(hypothesis.pieces))
 
-    def _vocabulary(self) -> Words | AnyWords:
-        """The words of what is remembered; of a memory that isn't read whole, of some of it. Of English alone they are
-        enough to tell what is none."""
-        if self.language != "eng" or self._memory is None:
+    def _vocabulary(self, learnt: str) -> Words | AnyWords:
+        """English words that it ``learnt``, and of what is remembered; of a memory that isn't read whole, of some of
+        it. Who learnt other languages, or nobody knows which, says any."""
+        if self.language != "eng" or not learnt:
             return ANY
-        said = self._captions or self._memory.said(_MOST_SPOKEN)[1]
+        said = self._captions or (self._memory.said(_MOST_SPOKEN)[1] if self._memory else [])
         english = (one.text for one in said if one.language in (self.language, UNDETERMINED))
-        return Words(english, self._tokenizer.whole())
+        return Words((learnt, *english))
 
-    def _self_test(self, bundle: Bundle) -> None:
-        """Put the graphs to their self-test. Raises ``BundleError``, ``SelfTestError``."""
-        golden = anchors_in(bundle, self._part.anchors)
+    def _self_test(self, points: FloatArray, scores: FloatArray) -> None:
+        """Put the graphs to their self-test: points ``[n, dim]`` and the golden scores ``[n, k]`` of first pieces.
+
+        Raises ``SelfTestError``.
+        """
         start = self._tokenizer.piece(f"[{self._part.languages[0]}]")
-        found, _ = self._steps(golden["points"], start).begin(golden["scores"].shape[-1])
-        moved = float(np.abs(found[:, 0] - golden["scores"]).max())
+        found, _ = self._steps(points, start).begin(scores.shape[-1])
+        moved = float(np.abs(found[:, 0] - scores).max())
         if not moved <= GOLDEN_TOLERANCE:
             raise SelfTestError(f"log-probabilities {moved:.3f} off the golden", f"at most {GOLDEN_TOLERANCE}", _PULL)
 
 
 class RetrievalCaptioner:
-    """For a bundle that can't put a vector into words: the nearest caption that is remembered, word for word.
+    """For a bundle that can't put a vector into words: of the nearest captions remembered the most distinctive, word
+    for word.
 
     Silence and noise are called so, as ``Captioner`` does.
     """
@@ -324,6 +342,7 @@ class RetrievalCaptioner:
         self.language = language or "eng"
         self.eventless, self._wordings = eventless_of(encoders), Wordings(encoders.text)
         bundle: Bundle | None = getattr(encoders, "bundle", None)
+        self._distinctive = distinctive_of(bundle)
         part = bundle.manifest.captioner if bundle is not None else None
         ours = part if part is not None and part.space_id == encoders.space.space_id else None
         self._curve: Calibration | None = ours.nearest if ours else None
@@ -333,7 +352,7 @@ class RetrievalCaptioner:
     def identity(self) -> str:
         """See ``Captioner.identity``."""
         space_id = self._encoders.space.space_id
-        eventless = hashlib.sha256(self.eventless.noise.tobytes()).hexdigest()
+        eventless = hashlib.sha256(self.eventless.noise.tobytes() + self._distinctive.common.tobytes()).hexdigest()
         curves = (self._curve, *sorted(self._curves.items()), *sorted(self._encoders.calibration.items()))
         how = (_WAY, space_id, self._language, curves, eventless)
         digest = _digest(how, self._memory.count(), self._memory.said(SAMPLED)[1])
@@ -352,18 +371,15 @@ class RetrievalCaptioner:
         return [self._nearest(vector) for vector in _units(vectors, self._encoders.space.dim)]
 
     def _nearest(self, vector: FloatArray) -> Caption:
-        near = [
-            one for one in self._memory.nearest(vector, _NEAR) if not self._wordings.say_nothing(one.vector[None])[0]
-        ]
+        near = _telling(self._memory.nearest(vector, _NEAR), self._wordings)
         fitting = [one for one in near if one.language in (self.language, *_UNNAMED)]
         if not fitting and self._language is None:
             fitting = near
         if not fitting:
             return Caption("", 0.0, self.language)
-        best = fitting[0]
-        return _believed(
-            best.text, best.score, self.curve(best.text, best.language), best.language, tuple(fitting[:EVIDENCE])
-        )
+        near = fitting[:EVIDENCE]
+        best = near.pop(int(self._distinctive.likeness(np.stack([one.vector for one in near]), vector).argmax()))
+        return _believed(best.text, best.score, self.curve(best.text, best.language), best.language, (best, *near))
 
     def curve(self, text: str, language: str) -> Calibration:
         """See ``Captioner.curve``; that of its language first. Where the bundle has none for this it is that of words,
@@ -383,12 +399,12 @@ def _units(vectors: FloatArray, dim: int) -> FloatArray:
     return normalise(vectors)
 
 
-def _telling(near: list[Remembered], wordings: Wordings) -> list[Remembered]:
-    """Of the nearest captions those that say that there is something to hear; all where none does."""
+def _telling(near: list[_Meaning], wordings: Wordings) -> list[_Meaning]:
+    """Of captions with a vector those that say that there is something to hear."""
     if not near:
         return near
     nothing = wordings.say_nothing(np.stack([one.vector for one in near]))
-    return [one for one, empty in zip(near, nothing, strict=True) if not empty] or near
+    return [one for one, empty in zip(near, nothing, strict=True) if not empty]
 
 
 def _believed(text: str, cosine: float, curve: Calibration, language: str, evidence: tuple[Remembered, ...]) -> Caption:
@@ -468,10 +484,6 @@ class _Pieces:
         if found is None:
             raise BundleError(f"{self._path} without {name}", "a captioner's tokenizer", _PULL)
         return found
-
-    def whole(self) -> list[str]:
-        """The words that are one piece, and were learnt whole."""
-        return [piece.removeprefix(_SPACE) for piece in self._tokenizer.get_vocab() if piece.startswith(_SPACE)]
 
     def text(self, pieces: Sequence[int]) -> str:
         """What pieces say; special ones say nothing."""

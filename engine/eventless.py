@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -41,6 +42,8 @@ _NOTHING = (
     ("complete silence, nothing can be heard", 0.54),
     ("steady white noise without any event", 0.68),
 )
+#: What lies in a bundle's file of anchors.
+ANCHORED = ("silence", "noise", "common", "words", "points", "scores")
 #: A floor that no cosine reaches: where a tower can't tell noise from a tone, nothing is called noise.
 NEVER = 2.0
 #: Loudness of noise, as the deviation of its samples; the power of its colours falls with so many powers of frequency.
@@ -142,16 +145,14 @@ def kept_in(bundle: Bundle) -> Eventless:
     return Eventless(kept["silence"], kept["noise"], part.silence, part.noise)
 
 
-def anchors_in(bundle: Bundle, name: str) -> dict[str, FloatArray]:
-    """``silence``, ``noise``, ``points`` and ``scores`` of a bundle's file of anchors. Raises ``BundleError``."""
+def anchors_in(bundle: Bundle, name: str) -> dict[str, NDArray[Any]]:
+    """What a bundle's file of anchors has (``engine.bundle``). Raises ``BundleError``."""
     path = bundle.path(name)
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-            return {key: kept[key] for key in ("silence", "noise", "points", "scores")}
+            return {key: kept[key] for key in ANCHORED}
     except (ValueError, OSError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
-        raise BundleError(
-            f"{path} ({error})", "silence, noise, points and scores", "copy or export the bundle again"
-        ) from error
+        raise BundleError(f"{path} ({error})", ", ".join(ANCHORED), "copy or export the bundle again") from error
 
 
 def heard_by(tower: AudioEncoder, space: Space, draws: int = 2) -> Eventless:

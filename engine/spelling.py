@@ -1,7 +1,6 @@
 """Whether what a decoder spells out of pieces are words: "a chainsaw buzzes", not "somethingwheels workinging".
 
-A word is one that a remembered text has, or that is a piece of its own, and was learnt whole; or one of these with an
-English ending.
+A word is one that a remembered text has, or that the decoder learnt to say; or one of these with an English ending.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ _STEM = 3
 class Words:
     """Words that are known, in lower case."""
 
-    def __init__(self, texts: Iterable[str], whole: Iterable[str] = ()) -> None:
-        """The words of ``texts``, and those pieces that are a ``whole`` word."""
-        known = {word for text in texts for word in _words(text)}.union(word.lower() for word in whole)
+    def __init__(self, texts: Iterable[str]) -> None:
+        """The words of ``texts``."""
+        known = words_of(texts)
         # Of a plural or "runs" the word without it is known, too.
         self._known = known | {word[:-1] for word in known if word.endswith("s") and len(word) > _STEM}
 
@@ -45,6 +44,11 @@ ANY = AnyWords()
 def tidy(text: str) -> str:
     """With single spaces, and no word twice in a row."""
     return _AGAIN.sub(r"\1", " ".join(text.split()))
+
+
+def words_of(texts: Iterable[str]) -> set[str]:
+    """The words of ``texts``, in lower case."""
+    return {word for text in texts for word in _words(text)}
 
 
 def _words(text: str) -> Iterator[str]:

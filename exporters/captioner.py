@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from engine.beams import IntArray
 from engine.bundle import Calibration, file_sha256, open_bundle, require_free
 from engine.decoding import CachedSteps
+from engine.distinctive import distinctive_of
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError
 from engine.eventless import anchors_in, heard_by
 from engine.session import KeepingSession, Session
+from engine.spelling import words_of
 from engine.types import FloatArray, Strategy
 from exporters.captiongraph import decoder_model, prefix_model
 from exporters.decoder import CaptionDecoder
@@ -55,12 +58,20 @@ class CaptionSettings:
 
 
 def export_captioner(
-    decoder: CaptionDecoder, tokenizer: Path, space_id: str, settings: CaptionSettings, bundle: Path
+    decoder: CaptionDecoder,
+    tokenizer: Path,
+    space_id: str,
+    settings: CaptionSettings,
+    bundle: Path,
+    *,
+    english: Iterable[str] = (),
+    common: FloatArray | None = None,
 ) -> Mapping[str, Any]:
     """Add a decoder to the bundle in the folder ``bundle``; returns the manifest's section.
 
-    ``space_id`` is the space of the vectors that it learnt from. Its weights are rounded to int8 steps. How far
-    the nearest caption is to be believed stays, as it is none of the decoder's. Raises
+    ``space_id`` is the space of the vectors that it learnt from, ``english`` are texts whose words it may say; without
+    any it may say all. ``common [dim]`` is the mean of many sounds; by default what the bundle has. Weights are
+    rounded to int8 steps. How far the nearest caption is to be believed stays, as it is none of the decoder's. Raises
     ``BundleError`` if that isn't the bundle's or the bundle is in use, ``ParityError`` if a graph isn't its decoder.
     """
     opened = open_bundle(bundle)
@@ -74,9 +85,14 @@ def export_captioner(
     (bundle / TOKENIZER).write_bytes(tokenizer.read_bytes())
     start = Tokenizer.from_file(str(tokenizer)).token_to_id(f"[{settings.languages[0]}]")
     golden = _checked(decoder, rounded, bundle, start)
-    floors = _save_anchors(bundle, golden.points, golden.scores)
     before = opened.manifest.captioner
     ours = before if before is not None and before.space_id == space_id else None
+    if common is None:
+        common = distinctive_of(opened).common * np.ones(opened.manifest.dim, np.float32)
+    words = " ".join(sorted(words_of(english)))
+    floors = _save_anchors(
+        bundle, {"points": golden.points, "scores": golden.scores, "common": common, "words": np.array(words)}
+    )
     nearest, each = (ours.nearest, ours.nearest_in) if ours else (None, {})
     section = {
         "prefix": PREFIX,
@@ -99,7 +115,7 @@ def export_captioner(
 def hear_eventless_again(bundle: Path) -> None:
     """Let the audio tower of a bundle with a captioner say anew where silence and noise lie; the rest stays."""
     kept = anchors_in(open_bundle(bundle), ANCHORS)
-    floors = _save_anchors(bundle, kept["points"], kept["scores"])
+    floors = _save_anchors(bundle, kept)
     _write_manifest(bundle, _section(bundle) | floors)
 
 
@@ -122,11 +138,11 @@ def _section(bundle: Path) -> dict[str, Any]:
     return section
 
 
-def _save_anchors(bundle: Path, points: FloatArray, scores: FloatArray) -> dict[str, float]:
-    """Write where silence and noise lie, beside what is golden; returns from which likeness on."""
+def _save_anchors(bundle: Path, kept: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Write where silence and noise lie, beside what is ``kept``; returns from which likeness on."""
     opened = open_bundle(bundle)
     found = heard_by(OnnxEncoders(opened, "cpu").audio, opened.manifest.space, DRAWS)
-    np.savez_compressed(bundle / ANCHORS, silence=found.silence, noise=found.noise, points=points, scores=scores)
+    np.savez_compressed(bundle / ANCHORS, **{**kept, "silence": found.silence, "noise": found.noise})
     return {"silence": found.silence_floor, "noise": found.noise_floor}
 
 

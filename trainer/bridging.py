@@ -1,7 +1,7 @@
 """The gap between sound and words, bridged while a captioner learns: noise, a shift, a linear adapter.
 
 A decoder that has only met text vectors is given sound vectors later. So in training a text vector is moved to where a
-sound's might be: ``f(adapt(z) + shift + noise)``.
+sound's might be: ``f(adapt(z) + shift + noise)``. Who is asked with projections can practise on these: ``as_asked``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.encoders import normalise
 from engine.types import FloatArray
 from exporters.towers import unit
 
+#: From this cosine on a caption that is remembered says the same as a text: it, or its translation.
+SAME = 0.97
+#: Texts that are compared with the memory at once.
+_AT_ONCE = 512
 #: What an estimate stands for: the papers call the same number a standard deviation (0.015) and a variance (0.013).
 Reading = Literal["std", "variance"]
 
@@ -70,6 +75,26 @@ class Bridge:
             noise = chance.standard_normal(vectors.shape, dtype=np.float32) * np.float32(self.sigma)
             vectors = vectors + torch.from_numpy(noise).to(vectors)
         return unit(vectors) if self.renormalise else vectors
+
+
+def as_asked(
+    texts: FloatArray, gaps: FloatArray, memory: FloatArray, tau: float, chance: np.random.Generator
+) -> FloatArray:
+    """Where texts ``[n, dim]`` would come to lie were they sounds that are projected: unit vectors ``[n, dim]``.
+
+    Each is moved by one of ``gaps [m, dim]``, what lay between a sound and its text in pairs, and projected on the
+    ``memory [k, dim]`` (arXiv:2309.12242, eqs. 4 and 5) without what says the same as it: a sound's own caption is
+    seldom remembered. ``memory`` must have something else.
+    """
+    found = np.empty(texts.shape, np.float32)
+    for first in range(0, len(texts), _AT_ONCE):
+        some = texts[first : first + _AT_ONCE]
+        moved = normalise(some + gaps[chance.integers(len(gaps), size=len(some))])
+        powers = (moved @ memory.T).astype(np.float64) / tau
+        powers[some @ memory.T > SAME] = -np.inf
+        weights = np.exp(powers - powers.max(axis=1, keepdims=True))
+        found[first : first + len(some)] = normalise((weights @ memory).astype(np.float32))
+    return found
 
 
 def shift(sounds: FloatArray, texts: FloatArray) -> FloatArray:

@@ -67,7 +67,7 @@ def teach(lesson: Lesson, bundle: Bundle, out: Path) -> Mapping[str, Any]:
     run = out.with_name(out.name + ".run")
     encoders = OnnxEncoders(bundle, "cpu")
     vectors = _vectors(encoders, lesson.texts, run)
-    bridge = _bridge(encoders, lesson)
+    bridge, common = _bridge(encoders, lesson)
     held = np.random.default_rng(0).permutation(len(lesson.texts))[: min(HELD_OUT, len(lesson.texts) // 10)]
     rows = np.setdiff1d(np.arange(len(lesson.texts)), held)
     decoder = train(
@@ -82,7 +82,10 @@ def teach(lesson: Lesson, bundle: Bundle, out: Path) -> Mapping[str, Any]:
     if not out.exists():
         with replacing(out) as folder:  # killed while it is copied, it isn't there
             shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
-    section = export_captioner(decoder, run / "tokenizer.json", bundle.manifest.space_id, settings, out)
+    english = [text for text, language in zip(lesson.texts, lesson.languages, strict=True) if language == "eng"]
+    section = export_captioner(
+        decoder, run / "tokenizer.json", bundle.manifest.space_id, settings, out, english=english, common=common
+    )
     amend(out, {"name": out.name, "captions": {"facts": _facts(lesson, bundle, section)}})
     return section
 
@@ -134,24 +137,28 @@ def _vectors(encoders: OnnxEncoders, texts: Sequence[str], run: Path) -> FloatAr
     return np.asarray(found.astype(np.float16), np.float32)
 
 
-def _bridge(encoders: OnnxEncoders, lesson: Lesson) -> Bridge:
-    """Noise, and from the pairs, if there are any, shift or adapter; what noise they would say is printed."""
+def _bridge(encoders: OnnxEncoders, lesson: Lesson) -> tuple[Bridge, FloatArray | None]:
+    """Noise, and from the pairs, if there are any, shift or adapter; what noise they would say is printed.
+
+    With it the mean ``[dim]`` of their sounds, if these are enough for one.
+    """
     noise = NOISE if lesson.noise is None else lesson.noise
     if lesson.pairs is None:
-        return Bridge(noise)
+        return Bridge(noise), None
     clips = [clip for clip in read_data(lesson.pairs).examples if clip.captions and not clip.member]
     if len(clips) < 2:
         raise QueryError(f"{len(clips)} captioned sounds in {lesson.pairs}", f"{PAIRS}, better more", "name others")
     clips = [clips[number] for number in np.random.default_rng(0).permutation(len(clips))]  # lists come sorted
     clips = clips[:PAIRS] if lesson.bridging == "noise" else clips
     sounds = normalise(np.stack([vectors.mean(axis=0) for vectors in hear(encoders, [clip.audio for clip in clips])]))
+    common: FloatArray | None = sounds.mean(axis=0) if len(sounds) >= PAIRS else None
     words = encoders.text.encode_text([clip.captions[0].text for clip in clips])
     print(
         f"noise {noise:.3g}; estimated from the pairs: {sigma_of_pairs(sounds[:PAIRS], words[:PAIRS]):.3g}", flush=True
     )
     if lesson.bridging == "shift":
-        return Bridge(noise, offset=shift(sounds, words))
+        return Bridge(noise, offset=shift(sounds, words)), common
     if lesson.bridging == "adapter":
         matrix, offset = adapter(sounds, words)
-        return Bridge(noise, matrix, offset)
-    return Bridge(noise)
+        return Bridge(noise, matrix, offset), common
+    return Bridge(noise), common

@@ -6,7 +6,7 @@ import pytest
 
 from engine.spelling import Words, tidy
 
-WORDS = Words(["A dog runs, a piece of music", "chirp and blow", "he can carry; a chase"], ["Engine"])
+WORDS = Words(["A dog runs, a piece of music", "chirp and blow", "he can carry; a chase", "Engine"])
 
 
 @pytest.mark.parametrize("text", ["a dog", "dogs running", "chirping", "engines", "carried", "chasing", "A piece, of"])

@@ -145,6 +145,55 @@ def test_every_sound_gets_a_caption_with_its_evidence(made: Path, encoders: Onnx
         assert scores == sorted(scores, reverse=True)
 
 
+def test_what_is_remembered_is_said_where_it_tells_more_than_the_decoder(
+    folder: Path, encoders: OnnxEncoders, memory: Memory
+) -> None:
+    """In the caption's language, unless it says that there is nothing to hear; this decoder's own are nonsense."""
+    _edit(folder, rerank=True)
+    sound = memory.vectors[:1]
+    caption = _captioner(folder, encoders, memory).caption_events(sound)[0]
+    assert (caption.text, caption.unsure) == ("a dog barks", False)
+    assert caption.score == pytest.approx(encoders.calibration["text"].relevance(1.0), abs=1e-4)
+    assert _captioner(folder, encoders, memory, language="fra").caption_events(sound)[0].text in ("un chien aboie",)
+    quiet = ["complete silence, nothing can be heard", "silence"]
+    nothing = Memory(encoders.text.encode_text(quiet), quiet)
+    assert _captioner(folder, encoders, nothing).caption_events(nothing.vectors[:1])[0].text not in quiet
+
+
+@pytest.mark.parametrize(("learnt", "sure"), [("", True), ("qqq", False), ("a dog barks", True)])
+def test_a_caption_of_words_that_nobody_knows_is_unsure(
+    folder: Path, encoders: OnnxEncoders, learnt: str, sure: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known is what the decoder learnt and what is remembered; all is where nobody wrote down what it learnt."""
+    kept = anchors_in(open_bundle(folder), "caption_anchors.npz")
+    np.savez_compressed(folder / "caption_anchors.npz", **{**kept, "words": np.array(learnt)})
+    texts = ["rain", "wind"]
+    captioner = _captioner(folder, encoders, Memory(encoders.text.encode_text(texts), texts))
+    monkeypatch.setattr(captioner, "_text", lambda _: "a dog barks")
+    caption = captioner.caption_events(encoders.text.encode_text(["a dog barks"]))[0]
+    assert (caption.text, caption.unsure) == ("a dog barks", not sure)
+
+
+def test_what_sounds_have_in_common_is_kept_and_told_apart(
+    folder: Path, encoders: OnnxEncoders, memory: Memory, tmp_path: Path
+) -> None:
+    """A captioner put in place of another keeps it, unless a new one is known."""
+    tokenizer, space_id = tmp_path / "tokenizer.json", open_bundle(folder).manifest.space_id
+    shutil.copy(folder / "caption_tokenizer.json", tokenizer)
+    before = anchors_in(open_bundle(folder), "caption_anchors.npz")["common"]
+    assert np.linalg.norm(before) > 0.3  # the starter's
+    who = RetrievalCaptioner(OnnxEncoders(open_bundle(folder), "cpu", threads=1), memory).identity
+    export_captioner(_decoder(tokenizer), tokenizer, space_id, SETTINGS, folder)
+    np.testing.assert_array_equal(anchors_in(open_bundle(folder), "caption_anchors.npz")["common"], before)
+    common = memory.vectors.mean(axis=0)
+    export_captioner(_decoder(tokenizer), tokenizer, space_id, SETTINGS, folder, english=["A dog!"], common=common)
+    found = anchors_in(open_bundle(folder), "caption_anchors.npz")
+    np.testing.assert_array_equal(found["common"], common)
+    assert str(found["words"]) == "a dog"
+    nearest = RetrievalCaptioner(OnnxEncoders(open_bundle(folder), "cpu", threads=1), memory)
+    assert nearest.identity != who
+
+
 def test_a_caption_depends_on_its_sound_alone(made: Path, encoders: OnnxEncoders, memory: Memory) -> None:
     captioner, sounds = _captioner(made, encoders, memory), _sounds(encoders, 18)
     together = captioner.caption(sounds)
@@ -195,7 +244,8 @@ def test_noise_is_heard_anew_and_nothing_else_is_moved(folder: Path) -> None:
     hear_eventless_again(folder)
     open_bundle(folder).verify()
     found = anchors_in(open_bundle(folder), "caption_anchors.npz")
-    for name in kept:
+    assert str(found["words"]) == str(kept["words"])
+    for name in sorted(set(kept) - {"words"}):
         np.testing.assert_allclose(found[name], kept[name], atol=1e-6)
     after = json.loads((folder / "manifest.json").read_text())
     assert {**after, "files": 0} == {**before, "files": 0}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.bridging import Bridge, adapter, deviation, shift, sigma_of_captions, sigma_of_pairs
+from engine.projection import project
+from trainer.bridging import Bridge, adapter, as_asked, deviation, shift, sigma_of_captions, sigma_of_pairs
 
 
 def _units(chance: np.random.Generator, n: int, dim: int = 12) -> np.ndarray:
@@ -77,3 +78,26 @@ def test_a_bridged_vector_has_the_length_of_a_sounds() -> None:
     texts = torch.from_numpy(_units(np.random.default_rng(6), 8))
     moved = Bridge(sigma=0.3)(texts, np.random.default_rng(7))
     np.testing.assert_allclose(moved.norm(dim=1), 1, atol=1e-6)
+
+
+def test_texts_as_asked_are_projected_without_what_says_the_same() -> None:
+    """Moved by one gap they are what the engine makes of them, upon the memory but for themselves."""
+    chance = np.random.default_rng(3)
+    memory, gap = _units(chance, 30), 0.3 * _units(chance, 1)
+    texts = np.concatenate([memory[[4, 9]], _units(chance, 2)])
+    found = as_asked(texts, gap, memory, 0.05, chance)
+    for number, text in enumerate(texts):
+        others = np.delete(memory, [4, 9][number], axis=0) if number < 2 else memory
+        moved = (text + gap[0]) / np.linalg.norm(text + gap[0])
+        np.testing.assert_allclose(found[number], project(moved[None], others, 0.05).points[0], atol=1e-5)
+
+
+def test_texts_as_asked_lie_where_the_gaps_of_the_pairs_put_them() -> None:
+    chance = np.random.default_rng(4)
+    memory, gaps, texts = _units(chance, 20), 0.3 * _units(chance, 3), _units(chance, 600)
+    found = as_asked(texts, gaps, memory, 0.1, chance)
+    moved = texts[:, None] + gaps
+    points = project((moved / np.linalg.norm(moved, axis=2, keepdims=True)).reshape(-1, 12), memory, 0.1).points
+    apart = np.linalg.norm(points.reshape(600, 3, 12) - found[:, None], axis=2)
+    assert apart.min(axis=1).max() < 1e-5
+    assert set(np.unique(apart.argmin(axis=1))) == {0, 1, 2}

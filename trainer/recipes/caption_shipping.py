@@ -17,20 +17,22 @@ from engine.types import FloatArray
 from exporters.amend import amend
 from exporters.captioner import CaptionSettings, export_captioner
 from exporters.decoder import CaptionDecoder
-from trainer.bridging import Bridge
+from trainer.bridging import Bridge, as_asked
 from trainer.cache import write_atomic
 from trainer.captioner import CaptionerConfig, train
 from trainer.loop import Plan
 from trainer.parallel import LANGUAGES, Concept, done_with_things
-from trainer.recipes.captions import Work
+from trainer.recipes.captions import SEED, Work
 from trainer.teach_captions import NOISE
 
 #: As many as the starter may remember, in all languages together.
 MOST_REMEMBERED = 5000
 #: How often what is remembered comes up; longer captions tell of more than one vector holds.
 MEMORY_WEIGHT, MOST_WORDS = 3, 12
+#: How often a text comes as a sound's projection would, beside once as it is.
+ASKED = 3
 #: For how long the decoder learns.
-STEPS = 3000
+STEPS = 4000
 #: How the starter puts a sound into words: chosen on the held-out clips (docs/experiments.md).
 SETTINGS = CaptionSettings(("eng",), beams=5, strategy="projection", tau=0.02, rerank=True, sigma=NOISE)
 
@@ -96,6 +98,18 @@ def lessons(work: Work) -> list[str]:
     return MEMORY_WEIGHT * held + ours + done + short
 
 
+def practised(work: Work, texts: list[str]) -> tuple[list[str], FloatArray]:
+    """``texts`` once as they are, and ``ASKED`` times as their sounds would be projected; and the vectors ``[n, dim]``.
+
+    What sounds lie beside their texts by is learnt of train clips whose kinds aren't held out.
+    """
+    vectors, memory = work.encode("lessons", texts), remembered(work)[2].astype(np.float32)
+    sounds, words = work.pairs
+    chance = np.random.default_rng(SEED)
+    asked = [as_asked(vectors, sounds - words, memory, SETTINGS.tau, chance) for _ in range(ASKED)]
+    return texts * (1 + ASKED), np.concatenate([vectors, *asked])
+
+
 def shipped_config() -> CaptionerConfig:
     """A decoder of 1.4 million numbers, half of them pieces: so many that most words stay whole."""
     return CaptionerConfig(
@@ -114,8 +128,8 @@ def shipped_config() -> CaptionerConfig:
 
 def learn(work: Work) -> tuple[CaptionDecoder, Path]:
     """The decoder that ships, and the file of its pieces."""
-    folder, texts = work.out / "decoder", lessons(work)
-    decoder = train(texts, work.encode("lessons", texts), shipped_config(), folder)
+    folder = work.out / "decoder"
+    decoder = train(*practised(work, lessons(work)), shipped_config(), folder)
     return decoder, folder / "tokenizer.json"
 
 
@@ -124,9 +138,9 @@ def ship(work: Work) -> None:
     texts, languages, vectors = remembered(work)
     write_memory(work.bundle / "memory.npz", texts, languages, vectors)
     decoder, pieces = learn(work)
-    space_id = work.encoders.space.space_id
+    space_id, common, english = work.encoders.space.space_id, work.pairs[0].mean(axis=0), lessons(work)
     work.let_go()
-    export_captioner(decoder, pieces, space_id, SETTINGS, work.bundle)
+    export_captioner(decoder, pieces, space_id, SETTINGS, work.bundle, english=english, common=common)
     amend(work.bundle, {"captions": {**told_before(work.bundle), "facts": _facts(work, len(texts), decoder)}})
 
 
@@ -142,7 +156,8 @@ def _facts(work: Work, sentences: int, decoder: CaptionDecoder) -> dict[str, str
         "memory": f"{sentences:,} sentences in {len(LANGUAGES)} languages, written for it by a language model: what "
         "its tags sound like, plain sounds, silence and noise, and scenes that none of these says. Used beside what a "
         "library remembers.",
-        "decoder": f"{parameters:,} parameters, {config.plan.steps} steps of {config.batch} captions, noise of {NOISE}",
+        "decoder": f"{parameters:,} parameters, {config.plan.steps} steps of {config.batch} captions, noise {NOISE}, "
+        f"{ASKED} times in {1 + ASKED} from where a sound of it would be projected",
         "learnt from": f"{len(set(lessons(work))):,} English texts: written for earshot, and short ones of AudioCaps, "
         "as published with their Japanese translation (Apache-2.0)",
     }
