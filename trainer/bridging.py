@@ -20,6 +20,8 @@ from engine.encoders import normalise
 from engine.types import FloatArray
 from exporters.towers import unit
 
+#: How often a text is practised as its sound would be asked, beside once as it is.
+ASKED = 3
 #: From this cosine on a caption that is remembered says the same as a text: it, or its translation.
 SAME = 0.97
 #: Texts that are compared with the memory at once.
@@ -95,6 +97,15 @@ def as_asked(
         weights = np.exp(powers - powers.max(axis=1, keepdims=True))
         found[first : first + len(some)] = normalise((weights @ memory).astype(np.float32))
     return found
+
+
+def practised(
+    texts: Sequence[str], vectors: FloatArray, gaps: FloatArray, memory: FloatArray, tau: float
+) -> tuple[list[str], FloatArray]:
+    """``texts`` and their vectors ``[n, dim]``, once as they are and ``ASKED`` times ``as_asked``."""
+    chance = np.random.default_rng(0)
+    asked = [as_asked(vectors, gaps, memory, tau, chance) for _ in range(ASKED)]
+    return [*texts] * (1 + ASKED), np.concatenate([vectors, *asked])
 
 
 def shift(sounds: FloatArray, texts: FloatArray) -> FloatArray:

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from engine.projection import project
-from trainer.bridging import Bridge, adapter, as_asked, deviation, shift, sigma_of_captions, sigma_of_pairs
+from trainer.bridging import (
+    ASKED,
+    Bridge,
+    adapter,
+    as_asked,
+    deviation,
+    practised,
+    shift,
+    sigma_of_captions,
+    sigma_of_pairs,
+)
 
 
 def _units(chance: np.random.Generator, n: int, dim: int = 12) -> np.ndarray:
@@ -90,6 +100,18 @@ def test_texts_as_asked_are_projected_without_what_says_the_same() -> None:
         others = np.delete(memory, [4, 9][number], axis=0) if number < 2 else memory
         moved = (text + gap[0]) / np.linalg.norm(text + gap[0])
         np.testing.assert_allclose(found[number], project(moved[None], others, 0.05).points[0], atol=1e-5)
+
+
+def test_texts_are_practised_as_they_are_and_as_asked() -> None:
+    chance = np.random.default_rng(5)
+    memory, gaps, vectors = _units(chance, 20), 0.3 * _units(chance, 3), _units(chance, 4)
+    texts, found = practised(list("abcd"), vectors, gaps, memory, 0.1)
+    assert texts == list("abcd") * (1 + ASKED)
+    np.testing.assert_array_equal(found[:4], vectors)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    again = practised(list("abcd"), vectors, gaps, memory, 0.1)[1]
+    np.testing.assert_array_equal(found, again)
+    assert len(np.unique(found.round(4), axis=0)) > 8  # by other gaps each time
 
 
 def test_texts_as_asked_lie_where_the_gaps_of_the_pairs_put_them() -> None:

@@ -17,20 +17,18 @@ from engine.types import FloatArray
 from exporters.amend import amend
 from exporters.captioner import CaptionSettings, export_captioner
 from exporters.decoder import CaptionDecoder
-from trainer.bridging import Bridge, as_asked
+from trainer.bridging import ASKED, Bridge, practised
 from trainer.cache import write_atomic
 from trainer.captioner import CaptionerConfig, train
 from trainer.loop import Plan
 from trainer.parallel import LANGUAGES, Concept, done_with_things
-from trainer.recipes.captions import SEED, Work
+from trainer.recipes.captions import Work
 from trainer.teach_captions import NOISE
 
 #: As many as the starter may remember, in all languages together.
 MOST_REMEMBERED = 5000
 #: How often what is remembered comes up; longer captions tell of more than one vector holds.
 MEMORY_WEIGHT, MOST_WORDS = 3, 12
-#: How often a text comes as a sound's projection would, beside once as it is.
-ASKED = 3
 #: For how long the decoder learns.
 STEPS = 4000
 #: How the starter puts a sound into words: chosen on the held-out clips (docs/experiments.md).
@@ -98,18 +96,6 @@ def lessons(work: Work) -> list[str]:
     return MEMORY_WEIGHT * held + ours + done + short
 
 
-def practised(work: Work, texts: list[str]) -> tuple[list[str], FloatArray]:
-    """``texts`` once as they are, and ``ASKED`` times as their sounds would be projected; and the vectors ``[n, dim]``.
-
-    What sounds lie beside their texts by is learnt of train clips whose kinds aren't held out.
-    """
-    vectors, memory = work.encode("lessons", texts), remembered(work)[2].astype(np.float32)
-    sounds, words = work.pairs
-    chance = np.random.default_rng(SEED)
-    asked = [as_asked(vectors, sounds - words, memory, SETTINGS.tau, chance) for _ in range(ASKED)]
-    return texts * (1 + ASKED), np.concatenate([vectors, *asked])
-
-
 def shipped_config() -> CaptionerConfig:
     """A decoder of 1.4 million numbers, half of them pieces: so many that most words stay whole."""
     return CaptionerConfig(
@@ -128,8 +114,10 @@ def shipped_config() -> CaptionerConfig:
 
 def learn(work: Work) -> tuple[CaptionDecoder, Path]:
     """The decoder that ships, and the file of its pieces."""
-    folder = work.out / "decoder"
-    decoder = train(*practised(work, lessons(work)), shipped_config(), folder)
+    folder, texts, (sounds, words) = work.out / "decoder", lessons(work), work.pairs
+    memory = remembered(work)[2].astype(np.float32)
+    taught = practised(texts, work.encode("lessons", texts), sounds - words, memory, SETTINGS.tau)
+    decoder = train(*taught, shipped_config(), folder)
     return decoder, folder / "tokenizer.json"
 
 

@@ -18,10 +18,9 @@ from engine.types import FloatArray
 from trainer.cache import write_atomic
 from trainer.caption_metrics import bleu, bleu_counts, cider_d, rouge_l, sound_figures, words
 from trainer.metrics import Floats, bootstrap
-from trainer.recipes.caption_ways import DECODINGS, NOISE, SIGMAS, WAYS, Decoding, Ways
+from trainer.recipes.caption_ways import DECODINGS, NOISE, SIGMAS, TAU, WAYS, Decoding, Ways
 from trainer.recipes.captions import centres
 
-TAU = 0.02
 TAUS = (0.005, 0.01, 0.02, 0.05, 0.1)
 SIZES = (100, 1000, 10_000, 100_000)
 NEAREST = (1, 4, 16, 64, 256, 1024, 4096)

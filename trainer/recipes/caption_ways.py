@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from engine.projection import nearest, project
 from engine.types import FloatArray
 from exporters.decoder import CaptionDecoder
-from trainer.bridging import Bridge, adapter, shift, sigma_of_captions, sigma_of_pairs
+from trainer.bridging import Bridge, adapter, practised, shift, sigma_of_captions, sigma_of_pairs
 from trainer.cache import write_atomic
 from trainer.captioner import CaptionerConfig, learn_pieces, load, say, train
 from trainer.loop import Plan
@@ -27,7 +27,9 @@ from trainer.recipes.captions import Work
 SIGMAS = (0.0, 0.015, 0.03, 0.06, 0.12, 0.25, 1.0)
 #: The noise of every way that has some: the best of ``SIGMAS`` on the held-out clips.
 NOISE = 0.06
-WAYS = ("baseline", "noise", "shift", "adapter", "shift + noise", "adapter + noise")
+WAYS = ("baseline", "noise", "shift", "adapter", "shift + noise", "adapter + noise", "practice")
+#: At which what is practised was projected.
+TAU = 0.02
 #: Clips and captions to estimate the noise from, as many as the papers take.
 ESTIMATED_FROM = 50
 Decoding: TypeAlias = Literal["audio", "nearest", "projection"]
@@ -74,6 +76,12 @@ class Ways:
         return [learn[row] for row in short], vectors[short]
 
     @cached_property
+    def practised(self) -> tuple[list[str], FloatArray]:
+        """The same, and where their sounds would be projected."""
+        sounds, texts = self.work.pairs
+        return practised(*self.captions, sounds - texts, self.captions[1], TAU)
+
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """One for all runs."""
         path = self.folder / "tokenizer.json"
@@ -98,7 +106,7 @@ class Ways:
         bridge = self.bridge(way, sigma)
         folder = self.folder / f"{way.replace(' ', '')}-{bridge.sigma:g}-{seed}"
         if not (folder / "best.pt").is_file():
-            texts, vectors = self.captions
+            texts, vectors = self.practised if way == "practice" else self.captions
             train(texts, vectors, small(bridge, seed), folder, tokenizer=self.tokenizer)
         return load(folder), Bridge(0.0, bridge.matrix, bridge.offset)
 
