@@ -18,7 +18,7 @@ from engine.errors import BundleError, LibraryError
 
 EPILOG = (
     "Examples:\n\n  earshot train captioner captions.csv --out speaking\n\n"
-    "  earshot train captioner captions.csv --bundle clap --pairs clotho --bridge adapter --out speaking-clap\n\n"
+    "  earshot train captioner captions.csv --bundle clap --pairs clotho --bridge practice --out speaking-clap\n\n"
     "Then:\n\n  earshot remember captions.csv --bundle speaking\n\n  earshot caption ~/Sounds --bundle speaking"
 )
 
@@ -29,6 +29,7 @@ class BridgeChoice(StrEnum):
     noise = "noise"
     shift = "shift"
     adapter = "adapter"
+    practice = "practice"
 
 
 def captioner(
@@ -47,7 +48,7 @@ def captioner(
         ),
     ] = None,
     bridge: Annotated[
-        BridgeChoice, typer.Option("--bridge", help="shift and adapter come before the noise, and need --pairs.")
+        BridgeChoice, typer.Option("--bridge", help="All but noise come before it and need --pairs; practice is best.")
     ] = BridgeChoice.noise,
     pairs: Annotated[
         Path | None, typer.Option("--pairs", help="Captioned sounds: see `earshot train check`.", readable=False)

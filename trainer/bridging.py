@@ -85,15 +85,16 @@ def as_asked(
     """Where texts ``[n, dim]`` would come to lie were they sounds that are projected: unit vectors ``[n, dim]``.
 
     Each is moved by one of ``gaps [m, dim]``, what lay between a sound and its text in pairs, and projected on the
-    ``memory [k, dim]`` (arXiv:2309.12242, eqs. 4 and 5) without what says the same as it: a sound's own caption is
-    seldom remembered. ``memory`` must have something else.
+    ``memory [k, dim]`` (arXiv:2309.12242, eqs. 4 and 5) without what says the same as it, unless that is all: a sound's
+    own caption is seldom remembered.
     """
     found = np.empty(texts.shape, np.float32)
     for first in range(0, len(texts), _AT_ONCE):
         some = texts[first : first + _AT_ONCE]
         moved = normalise(some + gaps[chance.integers(len(gaps), size=len(some))])
         powers = (moved @ memory.T).astype(np.float64) / tau
-        powers[some @ memory.T > SAME] = -np.inf
+        same = some @ memory.T > SAME
+        powers[same & ~same.all(axis=1, keepdims=True)] = -np.inf
         weights = np.exp(powers - powers.max(axis=1, keepdims=True))
         found[first : first + len(some)] = normalise((weights @ memory).astype(np.float32))
     return found

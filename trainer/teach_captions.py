@@ -24,21 +24,24 @@ from exporters.amend import amend
 from exporters.asking import hear
 from exporters.captioner import CaptionSettings, export_captioner
 from exporters.export import replacing
-from trainer.bridging import Bridge, adapter, shift, sigma_of_pairs
+from trainer.bridging import ASKED, Bridge, adapter, practised, shift, sigma_of_pairs
 from trainer.cache import save_array, write_atomic
 from trainer.caption_metrics import text_figures
 from trainer.captioner import CaptionerConfig, HeldOut, train
 from trainer.loop import Plan
 from trainer.manifest import read_data
 
-#: What bridges the gap: noise alone; or a shift or a linear adapter, learnt from pairs, and then the noise.
-Bridging = Literal["noise", "shift", "adapter"]
+#: What bridges the gap: noise alone; or first, learnt from pairs, a shift, a linear adapter, or practice on where
+#: sounds of captions would be projected.
+Bridging = Literal["noise", "shift", "adapter", "practice"]
 #: The noise that serves best where a sound is projected upon a memory, as a bundle does unless told otherwise; for a
 #: sound's own vector 0.06 does. What is estimated from pairs served worst (docs/experiments.md).
 NOISE = 0.015
 #: Pairs that noise is estimated from (arXiv:2309.12242 takes 50), and texts that are only looked at.
 PAIRS, HELD_OUT = 50, 300
 _AT_ONCE = 4096
+#: Captions at most that others are projected upon in practice.
+_UPON = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +70,24 @@ def teach(lesson: Lesson, bundle: Bundle, out: Path) -> Mapping[str, Any]:
     run = out.with_name(out.name + ".run")
     encoders = OnnxEncoders(bundle, "cpu")
     vectors = _vectors(encoders, lesson.texts, run)
-    bridge, common = _bridge(encoders, lesson)
+    bridge, paired = _bridge(encoders, lesson)
+    settings = CaptionSettings(_spoken(lesson.languages), sigma=bridge.sigma)
     held = np.random.default_rng(0).permutation(len(lesson.texts))[: min(HELD_OUT, len(lesson.texts) // 10)]
     rows = np.setdiff1d(np.arange(len(lesson.texts)), held)
-    decoder = train(
-        [lesson.texts[row] for row in rows],
-        vectors[rows],
-        _config(lesson, bridge),
-        run,
-        languages=[lesson.languages[row] for row in rows],
-        held_out=_held_out(lesson, vectors, held.tolist()),
-    )
-    settings = CaptionSettings(_spoken(lesson.languages), sigma=bridge.sigma)
+    texts, taught, languages = [lesson.texts[n] for n in rows], vectors[rows], [lesson.languages[n] for n in rows]
+    if lesson.bridging == "practice" and paired is not None:
+        upon = taught[np.random.default_rng(0).permutation(len(taught))[:_UPON]]
+        texts, taught = practised(texts, taught, paired.gaps, upon, settings.tau)
+        languages = languages * (1 + ASKED)
+    config, judged = _config(lesson, bridge), _held_out(lesson, vectors, held.tolist())
+    decoder = train(texts, taught, config, run, languages=languages, held_out=judged)
     if not out.exists():
         with replacing(out) as folder:  # killed while it is copied, it isn't there
             shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
-    english = [text for text, language in zip(lesson.texts, lesson.languages, strict=True) if language == "eng"]
-    section = export_captioner(
-        decoder, run / "tokenizer.json", bundle.manifest.space_id, settings, out, english=english, common=common
-    )
+    english = [text for text, language in zip(texts, languages, strict=True) if language == "eng"]
+    space_id, common = bundle.manifest.space_id, paired.common if paired else None
+    pieces = run / "tokenizer.json"
+    section = export_captioner(decoder, pieces, space_id, settings, out, english=english, common=common)
     amend(out, {"name": out.name, "captions": {"facts": _facts(lesson, bundle, section)}})
     return section
 
@@ -137,28 +139,46 @@ def _vectors(encoders: OnnxEncoders, texts: Sequence[str], run: Path) -> FloatAr
     return np.asarray(found.astype(np.float16), np.float32)
 
 
-def _bridge(encoders: OnnxEncoders, lesson: Lesson) -> tuple[Bridge, FloatArray | None]:
-    """Noise, and from the pairs, if there are any, shift or adapter; what noise they would say is printed.
+@dataclass(frozen=True, slots=True)
+class _Paired:
+    """Sounds ``[n, dim]`` and their words ``[n, dim]``."""
 
-    With it the mean ``[dim]`` of their sounds, if these are enough for one.
-    """
+    sounds: FloatArray
+    words: FloatArray
+
+    @property
+    def gaps(self) -> FloatArray:
+        """What lies between each sound and its words ``[n, dim]``."""
+        return self.sounds - self.words
+
+    @property
+    def common(self) -> FloatArray | None:
+        """The mean of the sounds ``[dim]``, if these are enough for one."""
+        return np.asarray(self.sounds.mean(axis=0)) if len(self.sounds) >= PAIRS else None
+
+
+def _bridge(encoders: OnnxEncoders, lesson: Lesson) -> tuple[Bridge, _Paired | None]:
+    """Noise, and from the pairs, if there are any, shift or adapter; what noise they would say is printed."""
     noise = NOISE if lesson.noise is None else lesson.noise
     if lesson.pairs is None:
         return Bridge(noise), None
-    clips = [clip for clip in read_data(lesson.pairs).examples if clip.captions and not clip.member]
+    paired = _paired(encoders, lesson, lesson.pairs)
+    estimate = sigma_of_pairs(paired.sounds[:PAIRS], paired.words[:PAIRS])
+    print(f"noise {noise:.3g}; estimated from the pairs: {estimate:.3g}", flush=True)
+    if lesson.bridging == "shift":
+        return Bridge(noise, offset=shift(paired.sounds, paired.words)), paired
+    if lesson.bridging == "adapter":
+        matrix, offset = adapter(paired.sounds, paired.words)
+        return Bridge(noise, matrix, offset), paired
+    return Bridge(noise), paired
+
+
+def _paired(encoders: OnnxEncoders, lesson: Lesson, pairs: Path) -> _Paired:
+    """Captioned sounds, no more of them than are needed, in random order. Raises ``QueryError`` for fewer than two."""
+    clips = [clip for clip in read_data(pairs).examples if clip.captions and not clip.member]
     if len(clips) < 2:
-        raise QueryError(f"{len(clips)} captioned sounds in {lesson.pairs}", f"{PAIRS}, better more", "name others")
+        raise QueryError(f"{len(clips)} captioned sounds in {pairs}", f"{PAIRS}, better more", "name others")
     clips = [clips[number] for number in np.random.default_rng(0).permutation(len(clips))]  # lists come sorted
     clips = clips[:PAIRS] if lesson.bridging == "noise" else clips
     sounds = normalise(np.stack([vectors.mean(axis=0) for vectors in hear(encoders, [clip.audio for clip in clips])]))
-    common: FloatArray | None = sounds.mean(axis=0) if len(sounds) >= PAIRS else None
-    words = encoders.text.encode_text([clip.captions[0].text for clip in clips])
-    print(
-        f"noise {noise:.3g}; estimated from the pairs: {sigma_of_pairs(sounds[:PAIRS], words[:PAIRS]):.3g}", flush=True
-    )
-    if lesson.bridging == "shift":
-        return Bridge(noise, offset=shift(sounds, words)), common
-    if lesson.bridging == "adapter":
-        matrix, offset = adapter(sounds, words)
-        return Bridge(noise, matrix, offset), common
-    return Bridge(noise), common
+    return _Paired(sounds, encoders.text.encode_text([clip.captions[0].text for clip in clips]))

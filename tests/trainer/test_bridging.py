@@ -100,6 +100,7 @@ def test_texts_as_asked_are_projected_without_what_says_the_same() -> None:
         others = np.delete(memory, [4, 9][number], axis=0) if number < 2 else memory
         moved = (text + gap[0]) / np.linalg.norm(text + gap[0])
         np.testing.assert_allclose(found[number], project(moved[None], others, 0.05).points[0], atol=1e-5)
+    np.testing.assert_allclose(as_asked(texts[:1], gap, memory[[4]], 0.05, chance), memory[[4]], atol=1e-5)
 
 
 def test_texts_are_practised_as_they_are_and_as_asked() -> None:

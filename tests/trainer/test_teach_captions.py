@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,13 @@ from earshot.commands import app
 from engine.bundle import open_bundle
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError, QueryError
+from engine.eventless import anchors_in
 from engine.fakes import FakeEncoders
+from engine.spelling import words_of
+from engine.types import FloatArray
+from exporters.decoder import CaptionDecoder
 from trainer.bridging import sigma_of_pairs
+from trainer.captioner import train
 from trainer.settings import TrainingError
 from trainer.teach_captions import NOISE, Lesson, _bridge, _vectors, teach
 
@@ -121,8 +127,10 @@ def test_stopped_while_the_bundle_is_copied_the_same_call_goes_on(
 
 def test_the_gap_is_estimated_from_pairs_and_the_noise_is_not(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoders = OnnxEncoders(open_bundle("starter"), "cpu", threads=1)
-    noise, common = _bridge(encoders, Lesson(TEXTS, ["eng"] * 6, 1, pairs=pairs))
-    assert common is None  # three sounds have no mean that would tell
+    noise, paired = _bridge(encoders, Lesson(TEXTS, ["eng"] * 6, 1, pairs=pairs))
+    assert paired is not None
+    assert paired.common is None  # three sounds have no mean that would tell
+    assert paired.gaps.shape == (3, 256)
     assert noise.offset is None
     assert noise.sigma == NOISE
     told = re.search(rf"noise {NOISE}; estimated from the pairs: (\S+)", capsys.readouterr().out)
@@ -138,6 +146,28 @@ def test_the_gap_is_estimated_from_pairs_and_the_noise_is_not(pairs: Path, capsy
     sounds = words @ adapted.matrix + adapted.offset
     assert sigma_of_pairs(sounds, words) > 0
     np.testing.assert_allclose((words + shifted.offset).mean(axis=0), sounds.mean(axis=0), atol=1e-5)
+
+
+def test_practice_learns_captions_as_their_sounds_would_be_asked(
+    captions: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once as it is, and thrice from elsewhere; what it may say is what it learnt."""
+    taught = []
+
+    def watched(texts: list[str], vectors: FloatArray, *rest: Any, **more: Any) -> CaptionDecoder:
+        taught.append((texts, vectors, more["languages"]))
+        return train(texts, vectors, *rest, **more)
+
+    monkeypatch.setattr("trainer.teach_captions.train", watched)
+    told = _run(captions, "--out", tmp_path / "speaking", "--pairs", pairs, "--bridge", "practice")
+    [(texts, vectors, languages)] = taught
+    assert told["captions"] == len(TEXTS)
+    count = len(TEXTS)  # less than a tenth is held out: none
+    assert len(texts) == len(vectors) == len(languages) == 4 * count
+    assert texts[:count] == texts[-count:]
+    assert np.abs(vectors[:count] - vectors[-count:]).max() > 0.01
+    kept = anchors_in(open_bundle(tmp_path / "speaking"), "caption_anchors.npz")
+    assert str(kept["words"]) == " ".join(sorted(words_of(TEXTS)))
 
 
 def test_the_documented_noise_is_the_one_that_is_taken() -> None:

@@ -34,12 +34,12 @@ def said(work: Work, sounds: FloatArray, **asked: Any) -> list[str]:
     """What the bundle says in English of sounds ``[n, dim]``, out of its own memory; ``asked``: see ``Captioner``."""
     bundle = open_bundle(work.bundle)
     held = ShippedCaptions(work.bundle / "memory.npz", work.encoders.space.dim)
-    captioner = Captioner(bundle, work.encoders, _Counted(held), device="cpu", threads=1, **asked)
+    captioner = Captioner(bundle, work.encoders, Counted(held), device="cpu", threads=1, **asked)
     return [caption.text for caption in captioner.caption(sounds)]
 
 
 @dataclass(frozen=True)
-class _Counted:
+class Counted:
     """The shipped captions as ``Captioner`` asks for them."""
 
     held: ShippedCaptions
@@ -84,7 +84,7 @@ def nearest_curves(work: Work, sounds: FloatArray) -> dict[str, Calibration]:
     english = {(described(one, lang), lang): described(one, "eng") for one in captions for lang in LANGUAGES}
     curves = {}
     for language in LANGUAGES:
-        told = RetrievalCaptioner(work.encoders, _Counted(shipped), language).caption(sounds)
+        told = RetrievalCaptioner(work.encoders, Counted(shipped), language).caption(sounds)
         rows = [row for row, one in enumerate(told) if one.evidence and (one.text, language) in english]
         cosines = np.array([told[row].evidence[0].score for row in rows])
         meant = [english[told[row].text, language] for row in rows]

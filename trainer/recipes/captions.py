@@ -3,10 +3,10 @@
     python -m trainer.recipes.captions --data ../shared/data --out runs/captions
 
 Stages: ``learn`` (a small decoder for each way of training and each seed), ``tables`` (what every way of training and
-of decoding is worth on held-out clips), ``ship`` (memory and decoder of the starter), ``trust`` (how far its captions
-are to be believed, in each language; of any bundle with a captioner and a memory), ``verdict`` (what these say of the
-dev split), ``noise`` (which recordings are taken for steady noise). Vectors, decoders and captions are kept on disk,
-for each space: killed at any moment, the same command goes on.
+of decoding is worth on held-out clips), ``ship`` (memory and decoder of the starter), ``choices`` (how these are best
+asked), ``trust`` (how far its captions are to be believed, in each language; of any bundle with a captioner and a
+memory), ``verdict`` (what these say of the dev split), ``noise`` (which recordings are taken for steady noise). Vectors,
+decoders and captions are kept on disk, for each space: killed at any moment, the same command goes on.
 """
 
 from __future__ import annotations
@@ -202,6 +202,13 @@ def ship(work: Work) -> None:
     put(work)
 
 
+def choices(work: Work) -> None:
+    """Print how the bundle's captions are best asked for and chosen."""
+    from trainer.recipes.caption_choices import choices as compare
+
+    print(compare(work))
+
+
 def trust(work: Work) -> None:
     """Put into the bundle how far its captions are to be believed."""
     from trainer.recipes.caption_verdict import trust as calibrate
@@ -223,7 +230,15 @@ def verdict(work: Work) -> None:
     print(judge(work))
 
 
-STAGES = {"learn": learn, "tables": tables, "ship": ship, "trust": trust, "verdict": verdict, "noise": noise}
+STAGES = {
+    "learn": learn,
+    "tables": tables,
+    "ship": ship,
+    "choices": choices,
+    "trust": trust,
+    "verdict": verdict,
+    "noise": noise,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
