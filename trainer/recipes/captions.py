@@ -5,8 +5,8 @@
 Stages: ``learn`` (a small decoder for each way of training and each seed), ``tables`` (what every way of training and
 of decoding is worth on held-out clips), ``ship`` (memory and decoder of the starter), ``choices`` (how these are best
 asked), ``trust`` (how far its captions are to be believed, in each language; of any bundle with a captioner and a
-memory), ``verdict`` (what these say of the dev split), ``noise`` (which recordings are taken for steady noise). Vectors,
-decoders and captions are kept on disk, for each space: killed at any moment, the same command goes on.
+memory), ``verdict`` (what these say of the dev split), ``noise`` (which recordings are taken for steady noise).
+Vectors, decoders and captions are kept on disk, for each space: killed at any moment, the same command goes on.
 """
 
 from __future__ import annotations
