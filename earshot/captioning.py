@@ -20,9 +20,11 @@ from engine.errors import AudioError, QueryError
 
 if TYPE_CHECKING:
     from earshot.library import Library
-    from engine.captioner import Captioner, Remembering, RetrievalCaptioner
+    from engine.caption_parts import Remembering
+    from engine.captioner import Captioner
     from engine.encoders import Encoders
     from engine.memory.captions import Said
+    from engine.retrieval_captioner import RetrievalCaptioner
     from engine.types import Caption, FloatArray, Remembered, Strategy
 
 #: Moments that are put into words at once.
@@ -118,7 +120,8 @@ def captioner_of(
 
     Raises ``BundleError``, ``QueryError``.
     """
-    from engine.captioner import Captioner, RetrievalCaptioner
+    from engine.captioner import Captioner
+    from engine.retrieval_captioner import RetrievalCaptioner
 
     bundle = getattr(encoders, "bundle", None)
     part = bundle.manifest.captioner if bundle is not None else None

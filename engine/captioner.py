@@ -7,25 +7,36 @@ there is nothing to hear, and the sentence a score: how likely the text tower fi
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Protocol, TypeVar, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from engine.beams import Hypothesis, Rules, beam_search, greedy_search
 from engine.bundle import Bundle, Calibration, CaptionerPart
+from engine.caption_parts import (
+    READ_AGAIN,
+    SAMPLED,
+    WAY,
+    Remembering,
+    believed,
+    digest,
+    languages_told,
+    require_same_space,
+    telling,
+    told_in,
+    units,
+)
 from engine.decoding import CachedSteps
-from engine.distinctive import Distinctive, distinctive_of
-from engine.encoders import Encoders, normalise
-from engine.errors import BundleError, QueryError, SelfTestError, SpaceMismatchError
-from engine.eventless import Eventless, Wordings, anchors_in, eventless_of, kept_in
+from engine.distinctive import Distinctive
+from engine.encoders import Encoders
+from engine.errors import BundleError, QueryError, SelfTestError
+from engine.eventless import Eventless, Wordings, anchors_in, kept_in
 from engine.memory.captions import UNDETERMINED, Said
+from engine.pieces import Pieces
 from engine.projection import (
     EVIDENCE,
     Bounded,
@@ -47,32 +58,10 @@ BATCH = 16
 MOST_EXACT, NEAREST = 100_000, 256
 #: How far a candidate's log-probability may move on another machine.
 GOLDEN_TOLERANCE = 0.05
-#: Of captions that are not read whole, so many tell whether they are still the same ones.
-SAMPLED = 1024
-#: Captions that are read again, and the least cosine with what is remembered of them: more by far than another graph of
-#: the same tower moves them, and less than any other tower has in common.
-_READ_AGAIN, _SAME = 4, 0.9
-#: Among so many of the nearest a caption of the language is looked for; those of languages that nobody named fit any.
-_NEAR, _UNNAMED = 256, ("", "und")
 #: Evidence is told in the caption's language, of so many captions of it at most looked through for each sound; and of
 #: so many of the nearest where these are asked for.
 _MOST_SPOKEN, _NEAR_IN_ALL = 16_384, 64
-#: How captions are chosen; another number than the last earshot's has them said again.
-_WAY = 3
 _PULL = "copy or export the bundle again"
-
-
-class Remembering(Protocol):
-    """Captions remembered in the space of the sounds; generated ones are none of them."""
-
-    def nearest(self, vector: FloatArray, k: int) -> list[Remembered]:
-        """The k nearest to ``vector [dim]``, best first."""
-
-    def said(self, limit: int) -> tuple[FloatArray, list[Said]]:
-        """Unit vectors ``[n, dim]`` and what they say, at most ``limit``."""
-
-    def count(self) -> int:
-        """How many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +70,6 @@ class _Candidate:
 
     text: str
     vector: FloatArray
-
-
-_Meaning = TypeVar("_Meaning", _Candidate, Remembered)
 
 
 class Captioner:
@@ -126,7 +112,7 @@ class Captioner:
         self._memory = memory
         self._wordings = Wordings(encoders.text)
         self._vectors = self._remembered()
-        self._tokenizer = _Pieces(bundle.path(part.tokenizer))
+        self._tokenizer = Pieces(bundle.path(part.tokenizer))
         anchors = anchors_in(bundle, part.anchors)
         self._distinctive = Distinctive(anchors["common"])
         self._words = self._vocabulary(str(anchors["words"]))
@@ -153,11 +139,11 @@ class Captioner:
         """
         part, files = self._part, self._bundle.manifest.files
         graphs = [files.get(name, "") for name in (part.prefix, part.decoder, part.tokenizer, part.anchors)]
-        how = (_WAY, self.space_id, part, *graphs, self.strategy, self.beams, self.tau, self.language)
+        how = (WAY, self.space_id, part, *graphs, self.strategy, self.beams, self.tau, self.language)
         if self.strategy == "audio" or self._memory is None:
-            return f"{self._bundle.manifest.name}#{_digest(how, 0, [])}"
+            return f"{self._bundle.manifest.name}#{digest(how, 0, [])}"
         upon = self._captions or self._memory.said(SAMPLED)[1]
-        return f"{self._bundle.manifest.name}#{_digest(how, self._count, upon)}"
+        return f"{self._bundle.manifest.name}#{digest(how, self._count, upon)}"
 
     def caption(self, vectors: FloatArray) -> list[Caption]:
         """Sounds ``[n, dim]``, at any length -> n captions. Raises ``QueryError`` for vectors of no sound."""
@@ -165,15 +151,15 @@ class Captioner:
 
     def caption_events(self, vectors: FloatArray) -> list[Caption]:
         """The same of sounds with an event by their samples: they are never called silence or noise."""
-        units = _units(vectors, self._dim)
-        batches = (units[first : first + BATCH] for first in range(0, len(units), BATCH))
+        sounds = units(vectors, self._dim)
+        batches = (sounds[first : first + BATCH] for first in range(0, len(sounds), BATCH))
         return [caption for batch in batches for caption in self._said(batch)]
 
     def captions(self, vectors: FloatArray) -> Iterator[Caption]:
         """As ``caption``, one by one, a batch in work at a time."""
-        units = _units(vectors, self._dim)
-        for first in range(0, len(units), BATCH):
-            yield from self._batch(units[first : first + BATCH])
+        sounds = units(vectors, self._dim)
+        for first in range(0, len(sounds), BATCH):
+            yield from self._batch(sounds[first : first + BATCH])
 
     def _batch(self, vectors: FloatArray) -> list[Caption]:
         found = [self.eventless.said(vector, self.language) for vector in vectors]
@@ -203,16 +189,16 @@ class Captioner:
         among = [one for one in beams if one.text and self._words.know(one.text)]
         if self._part.rerank:
             among += [_Candidate(one.text, one.vector) for one in evidence if one.language == self.language]
-        telling = _telling(among, self._wordings)
-        if not telling and not beams[0].text:
+        among = telling(among, self._wordings)
+        if not among and not beams[0].text:
             return Caption("", 0.0, self.language, evidence)
-        best = (telling or beams)[0]
-        if telling and self._part.rerank:
-            likeness = self._distinctive.likeness(np.stack([one.vector for one in telling]), sound)
-            best = telling[int(likeness.argmax())]
+        best = (among or beams)[0]
+        if among and self._part.rerank:
+            likeness = self._distinctive.likeness(np.stack([one.vector for one in among]), sound)
+            best = among[int(likeness.argmax())]
         curve, alike = self.curve(best.text), float(best.vector @ sound)
-        caption = _believed(best.text, alike, curve, self.language, evidence)
-        return caption if telling else replace(caption, unsure=True)
+        caption = believed(best.text, alike, curve, self.language, evidence)
+        return caption if among else replace(caption, unsure=True)
 
     def curve(self, text: str) -> Calibration:
         """From the cosine of a sound and this caption to the chance that it is right; below the cutoff it is unsure."""
@@ -240,8 +226,8 @@ class Captioner:
             return found.points, [self._weighed(*each) for each in weighed], exact
         k = {"projection": NEAREST, "nearest": EVIDENCE, "audio": _NEAR_IN_ALL}[self.strategy]
         asked = (self._memory.nearest(vector, k) for vector in vectors)
-        near = [_telling(each, self._wordings) or each for each in asked]
-        evidence = [_told_in(self.language, each) for each in near]
+        near = [telling(each, self._wordings) or each for each in asked]
+        evidence = [told_in(self.language, each) for each in near]
         if self.strategy == "audio":
             return vectors, evidence, exact
         if not all(near):
@@ -287,15 +273,15 @@ class Captioner:
         if self._memory is None:
             return None
         if self.strategy != "projection" or count > MOST_EXACT:
-            _require_same_space(*self._memory.said(_READ_AGAIN), self._encoders)
+            require_same_space(*self._memory.said(READ_AGAIN), self._encoders)
             return None
         vectors, captions = self._memory.said(MOST_EXACT)
-        _require_same_space(vectors, captions, self._encoders)
-        telling = ~self._wordings.say_nothing(vectors)
-        if telling.any():
-            vectors, captions = vectors[telling], [captions[row] for row in np.flatnonzero(telling)]
+        require_same_space(vectors, captions, self._encoders)
+        rows = np.flatnonzero(~self._wordings.say_nothing(vectors))
+        if len(rows):
+            vectors, captions = vectors[rows], [captions[row] for row in rows]
         self._captions = captions
-        spoken = _languages_told(self.language, {one.language for one in self._captions})
+        spoken = languages_told(self.language, {one.language for one in self._captions})
         self._spoken = np.flatnonzero([one.language in spoken for one in self._captions])
         return laid_out(vectors)
 
@@ -323,137 +309,6 @@ class Captioner:
             raise SelfTestError(f"log-probabilities {moved:.3f} off the golden", f"at most {GOLDEN_TOLERANCE}", _PULL)
 
 
-class RetrievalCaptioner:
-    """For a bundle that can't put a vector into words: of the nearest captions remembered the most distinctive, word
-    for word.
-
-    Silence and noise are called so, as ``Captioner`` does.
-    """
-
-    notes = ("this bundle has no decoder for that: captions are the nearest of those remembered, word for word",)
-    strategy: Strategy = "nearest"
-
-    def __init__(self, encoders: Encoders, memory: Remembering, language: str | None = None) -> None:
-        """Of ``language``, or English where any near one is. Raises ``QueryError`` if nothing is remembered."""
-        if not memory.count():
-            raise nothing_remembered(has_decoder=False)
-        _require_same_space(*memory.said(_READ_AGAIN), encoders)
-        self._encoders, self._memory, self._language = encoders, memory, language
-        self.language = language or "eng"
-        self.eventless, self._wordings = eventless_of(encoders), Wordings(encoders.text)
-        bundle: Bundle | None = getattr(encoders, "bundle", None)
-        self._distinctive = distinctive_of(bundle)
-        part = bundle.manifest.captioner if bundle is not None else None
-        ours = part if part is not None and part.space_id == encoders.space.space_id else None
-        self._curve: Calibration | None = ours.nearest if ours else None
-        self._curves: Mapping[str, Calibration] = ours.nearest_in if ours else {}
-
-    @cached_property
-    def identity(self) -> str:
-        """See ``Captioner.identity``."""
-        space_id = self._encoders.space.space_id
-        eventless = hashlib.sha256(self.eventless.noise.tobytes() + self._distinctive.common.tobytes()).hexdigest()
-        curves = (self._curve, *sorted(self._curves.items()), *sorted(self._encoders.calibration.items()))
-        how = (_WAY, space_id, self._language, curves, eventless)
-        digest = _digest(how, self._memory.count(), self._memory.said(SAMPLED)[1])
-        return f"{space_id.partition('@')[0]}-nearest#{digest}"
-
-    def caption(self, vectors: FloatArray) -> list[Caption]:
-        """Vectors of sounds ``[n, dim]`` -> n captions; an empty one where none near is of the language.
-
-        Raises ``QueryError`` for vectors of no sound.
-        """
-        units = _units(vectors, self._encoders.space.dim)
-        return [self.eventless.said(vector, self.language) or self._nearest(vector) for vector in units]
-
-    def caption_events(self, vectors: FloatArray) -> list[Caption]:
-        """See ``Captioner.caption_events``."""
-        return [self._nearest(vector) for vector in _units(vectors, self._encoders.space.dim)]
-
-    def _nearest(self, vector: FloatArray) -> Caption:
-        near = _telling(self._memory.nearest(vector, _NEAR), self._wordings)
-        fitting = [one for one in near if one.language in (self.language, *_UNNAMED)]
-        if not fitting and self._language is None:
-            fitting = near
-        if not fitting:
-            return Caption("", 0.0, self.language)
-        near = fitting[:EVIDENCE]
-        best = near.pop(int(self._distinctive.likeness(np.stack([one.vector for one in near]), vector).argmax()))
-        return _believed(best.text, best.score, self.curve(best.text, best.language), best.language, (best, *near))
-
-    def curve(self, text: str, language: str) -> Calibration:
-        """See ``Captioner.curve``; that of its language first. Where the bundle has none for this it is that of words,
-        and no chance: it believes too much of the best of many sentences."""
-        return self._curves.get(language) or self._curve or calibration_for(text, self._encoders.calibration)
-
-
-def _units(vectors: FloatArray, dim: int) -> FloatArray:
-    """Vectors of sounds ``[n, dim]`` at length one. Raises ``QueryError`` for what isn't, or can't be."""
-    vectors = np.asarray(vectors)
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise QueryError(f"vectors {list(vectors.shape)}", f"[n, {dim}]", "use this bundle's own vectors")
-    if not np.isfinite(vectors).all():
-        raise QueryError("vectors with NaN or infinity", "unit vectors", "encode the sounds again")
-    if not vectors.any(axis=1).all():
-        raise QueryError("a vector of zeros", "unit vectors", "encode the sounds again")
-    return normalise(vectors)
-
-
-def _telling(near: list[_Meaning], wordings: Wordings) -> list[_Meaning]:
-    """Of captions with a vector those that say that there is something to hear."""
-    if not near:
-        return near
-    nothing = wordings.say_nothing(np.stack([one.vector for one in near]))
-    return [one for one, empty in zip(near, nothing, strict=True) if not empty]
-
-
-def _believed(text: str, cosine: float, curve: Calibration, language: str, evidence: tuple[Remembered, ...]) -> Caption:
-    score = curve.relevance(cosine)
-    return Caption(text, score, language, evidence, unsure=score < curve.cutoff)
-
-
-def _languages_told(language: str, known: set[str]) -> tuple[str, ...]:
-    """Of the languages of what is remembered those that evidence is told in: the caption's, else English, else any."""
-    for told in ((language, *_UNNAMED), ("eng",)):
-        if not known.isdisjoint(told):
-            return told
-    return tuple(known)
-
-
-def _told_in(language: str, near: Sequence[Remembered]) -> tuple[Remembered, ...]:
-    """The first few of the nearest captions, best first, that are told as evidence for a caption in a language."""
-    told = _languages_told(language, {one.language for one in near})
-    return tuple([one for one in near if one.language in told][:EVIDENCE])
-
-
-def _require_same_space(vectors: FloatArray, said: Sequence[Said], encoders: Encoders) -> None:
-    """Raise ``SpaceMismatchError`` if captions are remembered in another space, even one of as many numbers.
-
-    Not every memory has a name that would tell: the first and the last, which may be a library's and a bundle's, are
-    read again, and must lie where they are remembered.
-    """
-    if not said:
-        return
-    space, again = encoders.space, "remember them again with this bundle"
-    if vectors.shape[1] != space.dim:
-        found = f"captions remembered in another space, {vectors.shape[1]} numbers each"
-        raise SpaceMismatchError(found, f"{space.dim}, those of {space.space_id}", again)
-    rows = sorted({*range(len(said))[:_READ_AGAIN], *range(len(said))[-_READ_AGAIN:]})
-    read = encoders.text.encode_text([said[row].text for row in rows])
-    alike = float(np.median((vectors[rows] * read).sum(axis=1)))
-    if not alike >= _SAME:
-        found = f"captions remembered in another space, at a cosine of {alike:.2f} with their words in {space.space_id}"
-        raise SpaceMismatchError(found, f"{_SAME} or more", again)
-
-
-def _digest(how: tuple[object, ...], count: int, upon: Sequence[Said]) -> str:
-    """A hash of how something is said, and of the ``count`` captions it builds upon, by those that are looked at."""
-    digest = hashlib.sha256(repr((how, count)).encode())
-    for key in sorted(one.key for one in upon):
-        digest.update(key.encode())
-    return digest.hexdigest()[:12]
-
-
 def _part(bundle: Bundle) -> CaptionerPart:
     """What the manifest says of captions. Raises ``BundleError`` if nothing, or for another space."""
     part, manifest = bundle.manifest.captioner, bundle.manifest
@@ -464,28 +319,3 @@ def _part(bundle: Bundle) -> CaptionerPart:
             f"a decoder that learnt to read {part.space_id}", f"{manifest.space_id}", "train one for this bundle"
         )
     return part
-
-
-class _Pieces:
-    """What captions are made of."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises ``BundleError`` if the file is no tokenizer."""
-        self._path = path
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise BundleError(f"{path} ({error})", "a tokenizer", _PULL) from error
-        self.size: int = self._tokenizer.get_vocab_size()
-
-    def piece(self, name: str) -> int:
-        """The number of a piece. Raises ``BundleError`` if there is none."""
-        found: int | None = self._tokenizer.token_to_id(name)
-        if found is None:
-            raise BundleError(f"{self._path} without {name}", "a captioner's tokenizer", _PULL)
-        return found
-
-    def text(self, pieces: Sequence[int]) -> str:
-        """What pieces say; special ones say nothing."""
-        said: str = self._tokenizer.decode(list(pieces))
-        return said.strip()

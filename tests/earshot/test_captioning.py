@@ -18,10 +18,10 @@ from earshot import Library
 from earshot.captioning import CaptionedMoment, OfLibrary, called_the_same, caption_file, captioner_of, subtitles
 from earshot.commands import app
 from earshot.remembering import captioning
-from engine.captioner import RetrievalCaptioner
 from engine.errors import QueryError
 from engine.fakes import FakeEncoders, band_word
 from engine.memory.captions import GENERATED, Said
+from engine.retrieval_captioner import RetrievalCaptioner
 from engine.session import cpu_count
 from engine.types import Caption, FloatArray, Remembered
 from indexer.captions import NICE

@@ -343,8 +343,8 @@ def test_captions_that_a_kill_left_undone_are_made_by_the_next_run(captioned: Li
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr("engine.captioner.RetrievalCaptioner.caption", broken)
-        patched.setattr("engine.captioner.RetrievalCaptioner.caption_events", broken)
+        patched.setattr("engine.retrieval_captioner.RetrievalCaptioner.caption", broken)
+        patched.setattr("engine.retrieval_captioner.RetrievalCaptioner.caption_events", broken)
         with pytest.raises(RuntimeError, match="killed"):
             captioned.reindex("b")
     is_whole(captioned, B)

@@ -19,12 +19,13 @@ from typer.testing import CliRunner
 
 from earshot.commands import app
 from engine.bundle import STARTER_DIR, Calibration, open_bundle
-from engine.captioner import Captioner, RetrievalCaptioner
+from engine.captioner import Captioner
 from engine.encoders import OnnxEncoders
 from engine.errors import BundleError, ManifestError, QueryError, SelfTestError, SpaceMismatchError
 from engine.eventless import NO_EVENT, anchors_in, heard_by
 from engine.fakes import FakeEncoders, band_word
 from engine.memory.captions import Said
+from engine.retrieval_captioner import RetrievalCaptioner
 from engine.types import Caption, FloatArray, Remembered
 from exporters.captioner import CaptionSettings, calibrate_captions, export_captioner, hear_eventless_again
 from exporters.decoder import CaptionDecoder, DecoderConfig

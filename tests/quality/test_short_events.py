@@ -11,10 +11,11 @@ import soundfile
 from earshot import Library
 from earshot.captioning import CaptionedMoment, OfBundle, caption_file, captioner_of
 from earshot.models import load_encoders
-from engine.captioner import Captioner, RetrievalCaptioner
+from engine.captioner import Captioner
 from engine.encoders import OnnxEncoders
 from engine.errors import QueryError
 from engine.eventless import NO_EVENT, Wordings
+from engine.retrieval_captioner import RetrievalCaptioner
 from engine.types import FloatArray
 
 RATE_HZ = 16_000

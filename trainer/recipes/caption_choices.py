@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from engine.bundle import open_bundle
-from engine.captioner import Captioner, RetrievalCaptioner
+from engine.captioner import Captioner
 from engine.distinctive import SHARE, Distinctive
 from engine.memory.captions import ShippedCaptions
+from engine.retrieval_captioner import RetrievalCaptioner
 from engine.types import Caption, Remembered
 from trainer.caption_metrics import sound_figures, text_figures
 from trainer.recipes.caption_tables import table

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from engine.bundle import Calibration, open_bundle
-from engine.captioner import Captioner, RetrievalCaptioner
+from engine.captioner import Captioner
 from engine.memory.captions import Said, ShippedCaptions
+from engine.retrieval_captioner import RetrievalCaptioner
 from engine.types import FloatArray, Remembered
 from exporters.amend import amend
 from exporters.captioner import calibrate_captions
