@@ -48,7 +48,8 @@ def captioner(
         ),
     ] = None,
     bridge: Annotated[
-        BridgeChoice, typer.Option("--bridge", help="All but noise come before it and need --pairs; practice is best.")
+        BridgeChoice,
+        typer.Option("--bridge", help="All but noise come before it and need --pairs; practice serves projection."),
     ] = BridgeChoice.noise,
     pairs: Annotated[
         Path | None, typer.Option("--pairs", help="Captioned sounds: see `earshot train check`.", readable=False)
