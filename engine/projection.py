@@ -8,34 +8,43 @@ holds of the true K nearest: a memory that looks them up in a graph misses some,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import QueryError
+from engine.session import FillingSession
 from engine.types import FloatArray
 
 #: Sounds that are compared with the captions at once.
 SOUNDS = 16
 #: How many of the captions that weighed most are told.
 EVIDENCE = 5
-#: Numbers in a block of captions, 4 MB: it is still in a cache when it is weighed, and BLAS's threads share it.
+#: Numbers in a block of captions: widened to float32, 4 MB, it is still in a cache when it is weighed.
 BLOCK = 1 << 20
-#: How far above the first block's largest, in units of tau, a cosine may be for float32 to hold all weights' sum.
-_MOST_ABOVE = 60.0
+#: What compares and weighs a block; ``python -m exporters.projection`` writes it.
+GRAPH = Path(__file__).with_name("projection.onnx")
+#: By how much, in units of tau, the largest cosine may differ from where weights are one: float32 holds all their sum.
+MOST_ABOVE = 60.0
+#: How much above that, before anything is known, a cosine of one is taken to be.
+_USUAL_ABOVE = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class Laid:
     """``count`` captions laid out for projecting: ``blocks [m, dim + 1, size]``, a caption a column, the last padded.
 
+    In float16, as a bundle ships them: half as much is to be read. A vector is rounded by at most 1/2000 of its length.
     By columns since a product reads them without a gap: by rows the same one waits for memory twice as long. The last
     number of each is one: the product that adds up the weighted captions adds up their weights as well.
     """
 
-    blocks: FloatArray
+    blocks: NDArray[np.float16]
     count: int
 
     @property
@@ -49,7 +58,7 @@ class Laid:
     def rows(self, places: NDArray[np.int64]) -> FloatArray:
         """The vectors ``[k, dim]`` of the captions at ``places [k]``."""
         block, column = np.divmod(places, self.blocks.shape[2])
-        return self.blocks[block, :-1, column]
+        return self.blocks[block, :-1, column].astype(np.float32)
 
 
 def laid_out(texts: FloatArray) -> Laid:
@@ -57,7 +66,7 @@ def laid_out(texts: FloatArray) -> Laid:
     count, dim = texts.shape
     fewest = -(-count // max(1, BLOCK // dim))
     size = -(-count // fewest)  # alike, so that little of the last one is empty
-    blocks = np.zeros((-(-count // size), dim + 1, size), np.float32)
+    blocks = np.zeros((-(-count // size), dim + 1, size), np.float16)
     for block, first in zip(blocks, range(0, count, size), strict=True):
         some = texts[first : first + size]
         block[:-1, : len(some)] = some.T
@@ -77,7 +86,8 @@ class Projected:
 
 
 def project(sounds: FloatArray, texts: FloatArray | Laid, tau: float, renormalise: bool = True) -> Projected:
-    """Project sounds ``[n, dim]`` onto all captions ``[N, dim]``, unit vectors both; exact in float32.
+    """Project sounds ``[n, dim]`` onto all captions ``[N, dim]``, unit vectors both; over all of them, each
+    rounded to float16.
 
     ``renormalise``: points of length one. Raises ``QueryError`` if tau is not positive or nothing is remembered.
     """
@@ -168,8 +178,7 @@ def nothing_remembered(has_decoder: bool = True) -> QueryError:
 def _alike(sounds: FloatArray, columns: FloatArray) -> Iterator[FloatArray]:
     """The cosines ``[N]`` of each sound, a few sounds at a time: an hour of windows must not fill the memory."""
     for first in range(0, len(sounds), SOUNDS):
-        few = sounds[first : first + SOUNDS]
-        yield from _product(few, columns)
+        yield from sounds[first : first + SOUNDS] @ columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,50 +195,35 @@ class _Weighed:
 
 
 def _weighed(sounds: FloatArray, laid: Laid, tau: float) -> _Weighed:
-    """Compare and weigh all captions, each block read from memory once, in as few calls as can be; the threads are
-    BLAS's.
+    """Compare and weigh all captions, each block read from memory once.
 
-    Weights are relative to the first block's largest. Where another's is so much larger that they overflow, they are
-    weighed again, relative to that.
+    Weights are relative to somewhat less than the largest that a cosine may be. Where the largest of a sound is so far
+    from it that float32 does not hold their sum, they are weighed again, relative to that.
     """
-    sharp, zeros = sounds / _safe(tau), None
-    logits = np.empty((len(sounds), len(laid.blocks), laid.blocks.shape[2]), np.float32)
+    count, dim, size = laid.blocks.shape
+    sharp = np.zeros((len(sounds), dim), np.float32)  # the ones in the captions' last row don't count
+    sharp[:, :-1] = sounds / _safe(tau)
+    zeros = np.linalg.norm(sounds, axis=1, keepdims=True) / _safe(tau) - np.float32(_USUAL_ABOVE)
+    filled = np.empty((count, len(sounds), size), np.float32)
+    sums = np.empty((count, len(sounds), dim), np.float32)
     while True:
-        sums, zeros = _summed(sharp, laid, logits, zeros)
-        tops = logits.max(axis=2)
+        _graph().fill({"sounds": sharp, "zeros": zeros}, {"captions": laid.blocks}, {"logits": filled, "sums": sums})
+        filled[-1, :, len(laid) - (count - 1) * size :] = -np.inf
+        tops = filled.max(axis=2).T
         most = tops.max(axis=1, keepdims=True)
-        if (most - zeros <= _MOST_ABOVE).all():
-            return _Weighed(logits.reshape(len(sounds), -1), tops, zeros, sums[:, :-1], sums[:, -1:])
-        zeros = most
+        if (np.abs(most - zeros) <= MOST_ABOVE).all():
+            logits, total = filled.transpose(1, 0, 2).reshape(len(sounds), -1), sums.sum(axis=0, dtype=np.float64)
+            return _Weighed(logits, tops, zeros, total[:, :-1], total[:, -1:])
+        zeros = np.ascontiguousarray(most)
 
 
-def _summed(
-    sharp: FloatArray, laid: Laid, logits: FloatArray, zeros: FloatArray | None
-) -> tuple[NDArray[np.float64], FloatArray]:
-    """Sums ``[n, dim + 1]`` of captions weighted ``exp(logit - zero)``, and of the weights; ``zeros [n, 1]``, or the
-    first block's largest. Fills in ``logits [n, m, size]``."""
-    count, _, size = laid.blocks.shape
-    sums = np.zeros((len(sharp), laid.dim + 1))
-    shares = np.empty((len(sharp), size), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for block, held in enumerate(laid.blocks):
-            _product(sharp, held[:-1], logits[:, block])
-            if block == count - 1:
-                logits[:, block, len(laid) - block * size :] = -np.inf
-            if zeros is None:
-                zeros = logits[:, block].max(axis=1, keepdims=True)
-            np.subtract(logits[:, block], zeros, out=shares)
-            np.exp(shares, out=shares)
-            sums += _product(shares, held.T)
-    assert zeros is not None
-    return sums, zeros
+@cache
+def _graph() -> FillingSession:
+    return FillingSession(GRAPH)
 
 
-def _product(rows: FloatArray, columns: FloatArray, out: FloatArray | None = None) -> FloatArray:
-    """``rows [n, k] @ columns [k, m]``; a single row by the product that BLAS has for it."""
-    if len(rows) > 1:
-        return np.asarray(np.matmul(rows, columns, out=out))
-    return np.asarray(np.matmul(rows[0], columns, out=None if out is None else out[0])[None])
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_graph.cache_clear)  # its threads are the parent's
 
 
 def _shares(cosines: FloatArray, tau: float) -> NDArray[np.float64]:

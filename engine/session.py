@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, get_args
 
 import numpy as np
@@ -175,6 +177,72 @@ class _Buffers:
     options: Any
 
 
+class FillingSession:
+    """A graph on the CPU that is asked of many inputs at once, each on a core of its own, and fills in arrays of the
+    caller.
+
+    Each core has a thread that stays on it: left to the system, two threads that are woken for a few milliseconds
+    often spend them on one core. Raises as ``Session`` does.
+    """
+
+    def __init__(self, graph: Path) -> None:
+        self._session = Session(graph, "cpu", threads=1)._session
+        cores: SimpleQueue[int] = SimpleQueue()
+        for core in cores_allowed():
+            cores.put(core)
+        self._at_once = cores.qsize()
+        self._workers = ThreadPoolExecutor(self._at_once, initializer=_stay_on_one_of, initargs=(cores,))
+
+    def fill(
+        self,
+        same: Mapping[str, NDArray[Any]],
+        each: Mapping[str, NDArray[Any]],
+        into: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        """``into[name][k]`` becomes the output ``name`` for the inputs ``same`` and ``each[name][k]``.
+
+        All arrays lie in memory as they are numbered. Raises ``BundleError`` if the graph does not take them.
+        """
+        count = len(next(iter(each.values())))
+        waiting = iter(range(count))
+        if count == 1 or self._at_once == 1:
+            self._fill(same, each, into, waiting)
+            return
+        workers = [
+            self._workers.submit(self._fill, same, each, into, waiting) for _ in range(min(self._at_once, count))
+        ]
+        for worker in workers:
+            worker.result()
+
+    def _fill(
+        self,
+        same: Mapping[str, NDArray[Any]],
+        each: Mapping[str, NDArray[Any]],
+        into: Mapping[str, NDArray[np.float32]],
+        waiting: Iterator[int],
+    ) -> None:
+        binding = self._session.io_binding()
+        for name, value in same.items():
+            binding.bind_cpu_input(name, value)
+        for number in waiting:
+            for name, values in each.items():
+                binding.bind_cpu_input(name, values[number])
+            for name, outputs in into.items():
+                output = outputs[number]
+                binding.bind_output(name, "cpu", 0, np.float32, output.shape, output.ctypes.data)
+            try:
+                self._session.run_with_iobinding(binding)
+            except Exception as error:  # onnxruntime raises its own unrelated classes
+                raise _failed({**same, **{name: values[number] for name, values in each.items()}}, error) from error
+
+
+def _stay_on_one_of(cores: SimpleQueue[int]) -> None:
+    """Keep the thread that calls to a core, where the system lets one choose."""
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):  # a core that was taken away since
+            os.sched_setaffinity(0, {cores.get()})
+
+
 class KeepingSession:
     """A graph that goes on from its own outputs: what it calls ``new_X`` is its input ``X`` of the next call.
 
@@ -241,8 +309,13 @@ def why_no_cuda() -> str:
 
 
 def cpu_count() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many CPU cores this process may use."""
+    return len(cores_allowed())
+
+
+def cores_allowed() -> list[int]:
+    """The numbers of the CPU cores that this process may use."""
+    return sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
 def _open(graph: Path, device: Device, threads: int, cuda: CudaOptions) -> Any:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine import projection
 from engine.errors import QueryError
-from engine.projection import laid_out, nearest, project, project_nearest, tail_share
+from engine.projection import GRAPH, laid_out, nearest, project, project_nearest, tail_share
+from engine.session import FillingSession
 from engine.types import FloatArray
 
 TAUS = st.floats(1e-3, 2.0)
@@ -18,8 +22,10 @@ SEEDS = st.integers(0, 10_000)
 
 
 def _units(seed: int, n: int, dim: int = 8) -> FloatArray:
+    """Vectors of length one, but for float16's rounding: so captions are laid out."""
     found = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
-    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return found.astype(np.float16).astype(np.float32)
 
 
 def _slow(sound: FloatArray, texts: FloatArray, tau: float) -> tuple[list[float], list[float]]:
@@ -99,6 +105,63 @@ def test_a_large_memory_is_weighed_block_by_block(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(laid.rows(found.rows[0]), texts[found.rows[0]])
 
 
+@pytest.mark.parametrize("cores", [[0], [0, 1], [0, 0, 0], [10**6] * 40])
+def test_however_many_cores_share_the_blocks(monkeypatch: pytest.MonkeyPatch, cores: list[int]) -> None:
+    """Also more than there are blocks, and cores that aren't there."""
+    monkeypatch.setattr("engine.projection.BLOCK", 16 * 250)
+    monkeypatch.setattr("engine.session.cores_allowed", lambda: cores)
+    graph = FillingSession(GRAPH)
+    monkeypatch.setattr("engine.projection._graph", lambda: graph)
+    texts, heard = _units(7, 2_010, 16), _units(8, 3, 16)
+    found = project(heard, texts, 0.02, renormalise=False)
+    for number, sound in enumerate(heard):
+        np.testing.assert_allclose(found.points[number], _slow(sound, texts, 0.02)[0], atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_projects_as_its_parent_did() -> None:
+    texts, heard = _units(7, 200), _units(8, 3)
+    mine = project(heard, texts, 0.02).points
+    child = get_context("fork").Process(target=_same_or_fail, args=(heard, texts, mine))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+
+
+def _same_or_fail(heard: FloatArray, texts: FloatArray, mine: FloatArray) -> None:
+    projection.BLOCK = 8 * 10
+    np.testing.assert_allclose(project(heard, texts, 0.02).points, mine, atol=1e-6)
+
+
+def test_halves_move_a_point_by_little() -> None:
+    """In as many numbers as the starter's vectors have, at its temperature."""
+    texts = np.random.default_rng(0).standard_normal((2_000, 256)).astype(np.float32)
+    texts[:, 0] += 20  # as near to each other as captions are
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    heard = texts[:20] + 0.02 * _units(1, 20, 256)
+    heard /= np.linalg.norm(heard, axis=1, keepdims=True)
+    found = project(heard, texts, 0.02, renormalise=False)
+    for sound, point in zip(heard, found.points, strict=True):
+        assert np.linalg.norm(point - _slow(sound, texts, 0.02)[0]) < 5e-4
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("far", [-1, -0.9, 0, 0.9])
+def test_captions_far_from_a_sound_weigh_as_well(far: float) -> None:
+    """Also where none is near enough for the first guess at where weights are one."""
+    texts, sound = _units(2, 30), np.zeros((1, 8), np.float32)
+    sound[0, 0] = 1
+    texts[:, 0] = 0
+    texts *= np.sqrt(1 - far**2) / np.linalg.norm(texts, axis=1, keepdims=True)
+    texts[:, 0] = far + 1e-3 * np.arange(30) * (1 - abs(far))
+    texts = texts.astype(np.float16).astype(np.float32)
+    for tau in (0.001, 0.01, 0.02):
+        found = project(sound, texts, tau, renormalise=False)
+        point, weights = _slow(sound[0], texts, tau)
+        np.testing.assert_allclose(found.points[0], point, atol=1e-4)
+        np.testing.assert_allclose(found.weights[0], sorted(weights, reverse=True)[:5], atol=1e-4)
+
+
 def test_of_equal_captions_the_first_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The heaviest of all blocks in one, equal ones across several."""
     monkeypatch.setattr("engine.projection.BLOCK", 8 * 10)
@@ -125,7 +188,8 @@ def test_any_positive_temperature_is_one(tau: float, monkeypatch: pytest.MonkeyP
 
 def test_a_low_temperature_is_the_nearest_and_a_high_one_the_mean() -> None:
     texts, sounds = _units(1, 50), _units(2, 3)
-    np.testing.assert_allclose(project(sounds, texts, 1e-6).points, nearest(sounds, texts).points, atol=1e-6)
+    sharp = project(sounds, texts, 1e-6, renormalise=False).points
+    np.testing.assert_allclose(sharp, nearest(sounds, texts).points, atol=1e-6)
     flat = project(sounds, texts, 1e6, renormalise=False).points
     np.testing.assert_allclose(flat, np.broadcast_to(texts.mean(axis=0), (3, 8)), atol=1e-5)
 

@@ -25,9 +25,9 @@ from trainer.references import Referenced
 
 PROTOCOL = (
     "Asked once with each of four audio towers by the decoder before, and once by this one, on the dev split: English "
-    "captions of 223 recordings of 45 kinds, each from the mean of its windows, against four captions of its kind written "
-    "beforehand by the writer of the memory (a language model), who had only the kinds' names. No caption of these is "
-    "remembered or was learnt."
+    "captions of 223 recordings of 45 kinds, each from the mean of its windows, against four captions of its kind "
+    "written beforehand by the writer of the memory (a language model), who had only the kinds' names. No caption of "
+    "these is remembered or was learnt."
 )
 
 
