@@ -112,13 +112,14 @@ def shipped_config() -> CaptionerConfig:
     )
 
 
-def learn(work: Work) -> tuple[CaptionDecoder, Path]:
-    """The decoder that ships, and the file of its pieces."""
-    folder, texts, (sounds, words) = work.out / "decoder", lessons(work), work.pairs
-    memory = remembered(work)[2].astype(np.float32)
-    taught = practised(texts, work.encode("lessons", texts), sounds - words, memory, SETTINGS.tau)
-    decoder = train(*taught, shipped_config(), folder)
-    return decoder, folder / "tokenizer.json"
+def learn(work: Work, practice: bool = True) -> tuple[CaptionDecoder, Path]:
+    """The decoder that ships, or one that hasn't practised on projections, and the file of its pieces."""
+    folder, texts = work.out / ("decoder" if practice else "unpractised"), lessons(work)
+    taught = texts, work.encode("lessons", texts)
+    if practice:
+        (sounds, words), memory = work.pairs, remembered(work)[2].astype(np.float32)
+        taught = practised(*taught, sounds - words, memory, SETTINGS.tau)
+    return train(*taught, shipped_config(), folder), folder / "tokenizer.json"
 
 
 def ship(work: Work) -> None:
@@ -126,10 +127,15 @@ def ship(work: Work) -> None:
     texts, languages, vectors = remembered(work)
     write_memory(work.bundle / "memory.npz", texts, languages, vectors)
     decoder, pieces = learn(work)
+    put(work, decoder, pieces, work.bundle)
+    amend(work.bundle, {"captions": {**told_before(work.bundle), "facts": _facts(work, len(texts), decoder)}})
+
+
+def put(work: Work, decoder: CaptionDecoder, pieces: Path, bundle: Path) -> None:
+    """A decoder that was learnt here into a bundle of the same towers."""
     space_id, common, english = work.encoders.space.space_id, work.pairs[0].mean(axis=0), lessons(work)
     work.let_go()
-    export_captioner(decoder, pieces, space_id, SETTINGS, work.bundle, english=english, common=common)
-    amend(work.bundle, {"captions": {**told_before(work.bundle), "facts": _facts(work, len(texts), decoder)}})
+    export_captioner(decoder, pieces, space_id, SETTINGS, bundle, english=english, common=common)
 
 
 def told_before(bundle: Path) -> dict[str, Any]:
