@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from engine.encoders import normalise
 from engine.fakes import FakeEncoders
 from engine.types import FloatArray
 from trainer.bridging import Bridge
-from trainer.captioner import CaptionerConfig
+from trainer.captioner import CaptionerConfig, load
 from trainer.loop import Plan
 from trainer.recipes import caption_ways
 from trainer.recipes.caption_tables import Tables
-from trainer.recipes.caption_ways import WAYS, Ways
+from trainer.recipes.caption_ways import WAYS, Ways, full, small
 from trainer.references import Referenced
 
 WORDS = "rain dog wind bell door fire bird car horn clock wave owl".split()  # noqa: SIM905
@@ -31,6 +31,7 @@ class World:
 
     out: Path
     encoders: FakeEncoders = field(default_factory=FakeEncoders)
+    seeds: tuple[int, ...] = (1,)
 
     @cached_property
     def gap(self) -> FloatArray:
@@ -112,3 +113,14 @@ def test_what_was_said_is_kept(tables: Tables) -> None:
     again = tables.score("baseline", "projection", seeds=(1,))
     assert path.stat().st_mtime_ns == before
     assert again.cider.tolist() == first.cider.tolist()
+
+
+def test_a_decoder_of_the_papers_size_is_judged_beside_a_small_one(tables: Tables, monkeypatch: pytest.MonkeyPatch):
+    paper = full(Bridge(), 1)
+    assert (paper.width, paper.layers, paper.heads, paper.prefix, paper.batch) == (768, 4, 4, 1, 64)
+    assert paper.plan.steps == small(Bridge(), 1).plan.steps
+    monkeypatch.setattr(caption_ways, "full", lambda bridge, seed: replace(tiny(bridge, seed), hidden=40))
+    rows = [row.strip("|").split("|") for row in tables.of_full_size().splitlines()[2:]]
+    assert [row[0].strip() for row in rows] == ["small", "full"] * 3
+    sizes = {name: load(tables.ways.work.out / name / "baseline-0-1").config.hidden for name in ("ways", "ways-full")}
+    assert sizes == {"ways": 48, "ways-full": 40}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -99,7 +99,7 @@ class Tables:
         for seed in seeds or self.ways.work.seeds:
             used = sigma if "noise" in way else 0.0
             name = f"{way}-{used:g}-{seed}-{decoding}-{tau:g}-{len(held)}-{renormalise}".replace(" ", "")
-            path = self.ways.work.out / "said" / f"{name}.json"
+            path = self.ways.work.out / ("said" if self.ways.size == "small" else "said-full") / f"{name}.json"
             if not path.is_file():
                 learnt = self.ways.decoder(way, seed, sigma)
                 said = self.ways.said(learnt, decoding, self.sounds, held, tau, renormalise)
@@ -134,6 +134,17 @@ class Tables:
                 gain = f"{(score.cider - none).mean():+.3f} ({low:+.3f} to {high:+.3f})"
                 rows.append([way, decoding, *score.cells(), gain])
         return table(("learnt", "decoded from", *HEADS, "CIDEr-D gained"), rows)
+
+    def of_full_size(self) -> str:
+        """A decoder of the papers' size against a small one, a seed of each; both learnt nothing of the gap."""
+        full, [seed, *_] = Tables(replace(self.ways, size="full")), self.ways.work.seeds
+        rows = []
+        for decoding in DECODINGS:
+            ours, theirs = (one.score("baseline", decoding, seeds=[seed]) for one in (self, full))
+            low, high = bootstrap(theirs.cider - ours.cider)
+            more = f"{(theirs.cider - ours.cider).mean():+.3f} ({low:+.3f} to {high:+.3f})"
+            rows += [["small", decoding, *ours.cells(), "-"], ["full", decoding, *theirs.cells(), more]]
+        return table(("decoder", "decoded from", *HEADS, "CIDEr-D gained"), rows)
 
     def of_sigmas(self) -> str:
         """How much noise, one seed."""

@@ -3,9 +3,10 @@
     python -m trainer.recipes.captions --data ../shared/data --out runs/captions
 
 Stages: ``learn`` (a small decoder for each way of training and each seed), ``tables`` (what every way of training and
-of decoding is worth on held-out clips), ``ship`` (memory and decoder of the starter), ``choices`` (how these are best
-asked), ``trust`` (how far its captions are to be believed, in each language; of any bundle with a captioner and a
-memory), ``verdict`` (what these say of the dev split), ``noise`` (which recordings are taken for steady noise).
+of decoding is worth on held-out clips), ``full`` (the same of a decoder of the papers' size), ``ship`` (memory and
+decoder of the starter), ``choices`` (how these are best asked), ``trust`` (how far its captions are to be believed, in
+each language; of any bundle with a captioner and a memory), ``verdict`` (what these say of the dev split), ``noise``
+(which recordings are taken for steady noise).
 Vectors, decoders and captions are kept on disk, for each space: killed at any moment, the same command goes on.
 """
 
@@ -195,6 +196,14 @@ def tables(work: Work) -> None:
         print(f"\n{one()}", flush=True)
 
 
+def full(work: Work) -> None:
+    """Print what a decoder of the papers' size is worth beside a small one; it learns for about an hour."""
+    from trainer.recipes.caption_tables import Tables
+    from trainer.recipes.caption_ways import Ways
+
+    print(Tables(Ways(work)).of_full_size())
+
+
 def ship(work: Work) -> None:
     """Put memory and decoder into the bundle."""
     from trainer.recipes.caption_shipping import ship as put
@@ -233,6 +242,7 @@ def verdict(work: Work) -> None:
 STAGES = {
     "learn": learn,
     "tables": tables,
+    "full": full,
     "ship": ship,
     "choices": choices,
     "trust": trust,
