@@ -97,7 +97,7 @@ def lessons(work: Work) -> list[str]:
 
 
 def shipped_config() -> CaptionerConfig:
-    """A decoder of 1.4 million numbers, half of them pieces: so many that most words stay whole."""
+    """A decoder of 1.6 million numbers, half of them pieces: so many that most words stay whole."""
     return CaptionerConfig(
         pieces=5000,
         width=160,
