@@ -168,7 +168,7 @@ def caption_file(
 
     from engine.audio import open_clip
     from engine.encoders import encode_windows
-    from engine.eventless import looked_at, told
+    from engine.eventless import believed_of, looked_at, told
     from engine.moments import Stretch, alike_from, settled, stretches
     from engine.windows import cut
 
@@ -180,7 +180,12 @@ def caption_file(
     def said(some: list[Stretch]) -> Iterator[Caption]:
         events = [one.vector for one in some if not one.eventless]
         captions = iter(captioner.caption_events(np.stack(events)) if events else [])
-        return (told(one.eventless, captioner.language) if one.eventless else next(captions) for one in some)
+        return (
+            told(one.eventless, captioner.language)
+            if one.eventless
+            else believed_of(next(captions), one.end_s - one.start_s)
+            for one in some
+        )
 
     return called_the_same(
         CaptionedMoment(stretch.start_s, stretch.end_s, caption)

@@ -116,6 +116,7 @@ class Captioner:
         anchors = anchors_in(bundle, part.anchors)
         self._distinctive = Distinctive(anchors["common"])
         self._words = self._vocabulary(str(anchors["words"]))
+        self._remembers = {one.text for one in self._captions}
         self._prefix = Session(bundle.path(part.prefix), device, threads)
         self._decoder = KeepingSession(bundle.path(part.decoder), device, threads)
         self.notes = sorted({self._prefix.note, self._decoder.note} - {""})
@@ -184,12 +185,13 @@ class Captioner:
     def _caption(self, sound: FloatArray, beams: list[_Candidate], evidence: tuple[Remembered, ...]) -> Caption:
         """What is said of a sound ``[dim]``: one of ``beams``, best first, or of what is remembered in its language.
 
-        One of words, that doesn't say that there is nothing to hear, if any is.
+        One of words, that doesn't say that there is nothing to hear, if any is; and nothing twice, if any doesn't.
         """
-        among = [one for one in beams if one.text and self._words.know(one.text)]
+        spoken = [one for one in beams if one.text and self._words.know(one.text)]
+        among = [one for one in spoken if self._words.flow(one.text)]
         if self._part.rerank:
             among += [_Candidate(one.text, one.vector) for one in evidence if one.language == self.language]
-        among = telling(among, self._wordings)
+        among = telling(among, self._wordings) or telling(spoken, self._wordings)
         if not among and not beams[0].text:
             return Caption("", 0.0, self.language, evidence)
         best = (among or beams)[0]
@@ -201,8 +203,11 @@ class Captioner:
         return caption if among else replace(caption, unsure=True)
 
     def curve(self, text: str) -> Calibration:
-        """From the cosine of a sound and this caption to the chance that it is right; below the cutoff it is unsure."""
-        return self._part.calibration or calibration_for(text, self._encoders.calibration)
+        """From the cosine of a sound and this caption to the chance that it is right; below the cutoff it is unsure.
+
+        Where nobody has fitted it to this decoder, that of what is remembered; that of words believes too much.
+        """
+        return self._part.calibration or self._part.nearest or calibration_for(text, self._encoders.calibration)
 
     def decode(self, points: FloatArray) -> list[list[Hypothesis]]:
         """Points of the text space ``[n, dim]`` -> the pieces of their captions, best first; one each if greedy."""
@@ -286,7 +291,8 @@ class Captioner:
         return laid_out(vectors)
 
     def _text(self, hypothesis: Hypothesis) -> str:
-        return tidy(self._tokenizer.text(hypothesis.pieces))
+        text = " ".join(self._tokenizer.text(hypothesis.pieces).split())
+        return text if text in self._remembers else tidy(text)  # "a dog going woof woof"
 
     def _vocabulary(self, learnt: str) -> Words | AnyWords:
         """English words that it ``learnt``, and of what is remembered; of a memory that isn't read whole, of some of

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.bundle import Bundle
 from engine.encoders import AudioEncoder, Encoders, TextEncoder
 from engine.errors import BundleError
-from engine.noise import NOISE, is_noise
+from engine.noise import NOISE, SHORTEST_S, is_noise
 from engine.silence import MEANS_SILENCE, SILENCE, SILENT, is_silent
 from engine.types import Caption, FloatArray, Nothing, Payload, Space, Window
 from engine.windows import pad_to
@@ -123,6 +123,11 @@ def told(kind: Nothing, language: str, score: float = 1.0) -> Caption:
     """What is said of a sound without an event; in English where nobody knows the words."""
     known = language if language in NO_EVENT else "eng"
     return Caption(NO_EVENT[known][kind == NOISE], score, known)
+
+
+def believed_of(caption: Caption, seconds: float) -> Caption:
+    """A caption of an event of that length: of one too short to tell noise from a tone it is unsure."""
+    return replace(caption, unsure=True) if seconds < SHORTEST_S else caption
 
 
 def eventless_of(encoders: Encoders) -> Eventless:

@@ -31,7 +31,8 @@ _STILL, _EDGE = 1e-5, 0.2
 _CONSTANT = 1e-9
 #: Less than this, in seconds and in samples, can't be told from a click or a tone. Where it goes on beyond the edge of
 #: the window, where the other windows hear it, less is enough.
-_SHORTEST, _SHORTEST_AT_EDGE = (0.01, 160), (0.005, 64)
+SHORTEST_S = 0.01
+_SHORTEST, _SHORTEST_AT_EDGE = (SHORTEST_S, 160), (0.005, 64)
 #: Powers in as many blocks of a steady sound differ by no more than this factor: most windows need no other look.
 _BLOCKS, _EVEN = 6, 2.5
 #: Frames are a power of two of samples, between these, and about ``_FRAMES`` of them follow another at least.

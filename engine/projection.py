@@ -8,7 +8,6 @@ holds of the true K nearest: a memory that looks them up in a graph misses some,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -62,8 +61,10 @@ class Laid:
 
 
 def laid_out(texts: FloatArray) -> Laid:
-    """Captions ``[N, dim]`` for whoever projects onto them often, in a copy."""
+    """Captions ``[N, dim]`` for whoever projects onto them often, in a copy. Raises ``QueryError`` for a NaN."""
     count, dim = texts.shape
+    if not np.isfinite(texts).all():
+        raise QueryError("remembered vectors with NaN or infinity", "unit vectors", "remember the captions again")
     fewest = -(-count // max(1, BLOCK // dim))
     size = -(-count // fewest)  # alike, so that little of the last one is empty
     blocks = np.zeros((-(-count // size), dim + 1, size), np.float16)
@@ -89,12 +90,16 @@ def project(sounds: FloatArray, texts: FloatArray | Laid, tau: float, renormalis
     """Project sounds ``[n, dim]`` onto all captions ``[N, dim]``, unit vectors both; over all of them, each
     rounded to float16.
 
-    ``renormalise``: points of length one. Raises ``QueryError`` if tau is not positive or nothing is remembered.
+    ``renormalise``: points of length one. Raises ``QueryError`` if tau is not positive, if nothing is remembered, for
+    sounds of another size, and for captions with a NaN.
     """
     require_tau(tau)
     if not len(texts):
         raise nothing_remembered()
     laid = texts if isinstance(texts, Laid) else laid_out(texts)
+    sounds = np.asarray(sounds, np.float32)
+    if sounds.ndim != 2 or sounds.shape[1] != laid.dim:
+        raise QueryError(f"sounds {list(sounds.shape)}", f"[n, {laid.dim}]", "use vectors of one space")
     told = min(EVIDENCE, len(laid))
     points = np.empty((len(sounds), laid.dim), np.float32)
     rows = np.empty((len(sounds), told), np.int64)
@@ -126,8 +131,8 @@ def nearest(sounds: FloatArray, texts: FloatArray) -> Projected:
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """A point ``[dim]`` of the K nearest, and how far at most it is from that of all N, but for float32's rounding (at
-    a tau of 1e-5 that of a cosine is a hundredth of it)."""
+    """A point ``[dim]`` of the K nearest, and how far at most it is from that of all N; but for rounding, float32's (at
+    a tau of 1e-5 that of a cosine is a hundredth of it) and, where all are projected upon, float16's."""
 
     point: FloatArray
     weights: FloatArray
@@ -206,24 +211,21 @@ def _weighed(sounds: FloatArray, laid: Laid, tau: float) -> _Weighed:
     zeros = np.linalg.norm(sounds, axis=1, keepdims=True) / _safe(tau) - np.float32(_USUAL_ABOVE)
     filled = np.empty((count, len(sounds), size), np.float32)
     sums = np.empty((count, len(sounds), dim), np.float32)
-    while True:
+    for _ in range(2):  # relative to the largest itself, the second is right
         _graph().fill({"sounds": sharp, "zeros": zeros}, {"captions": laid.blocks}, {"logits": filled, "sums": sums})
         filled[-1, :, len(laid) - (count - 1) * size :] = -np.inf
         tops = filled.max(axis=2).T
         most = tops.max(axis=1, keepdims=True)
         if (np.abs(most - zeros) <= MOST_ABOVE).all():
-            logits, total = filled.transpose(1, 0, 2).reshape(len(sounds), -1), sums.sum(axis=0, dtype=np.float64)
-            return _Weighed(logits, tops, zeros, total[:, :-1], total[:, -1:])
+            break
         zeros = np.ascontiguousarray(most)
+    logits, total = filled.transpose(1, 0, 2).reshape(len(sounds), -1), sums.sum(axis=0, dtype=np.float64)
+    return _Weighed(logits, tops, zeros, total[:, :-1], total[:, -1:])
 
 
 @cache
 def _graph() -> FillingSession:
     return FillingSession(GRAPH)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_graph.cache_clear)  # its threads are the parent's
 
 
 def _shares(cosines: FloatArray, tau: float) -> NDArray[np.float64]:

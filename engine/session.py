@@ -182,16 +182,21 @@ class FillingSession:
     caller.
 
     Each core has a thread that stays on it: left to the system, two threads that are woken for a few milliseconds
-    often spend them on one core. Raises as ``Session`` does.
+    often spend them on one core. Also in a child process, and by several threads at once. Raises as ``Session`` does.
     """
 
     def __init__(self, graph: Path) -> None:
         self._session = Session(graph, "cpu", threads=1)._session
+        self._cores = cores_allowed()
+        self._of_process, self._workers = os.getpid(), self._threads()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        """A thread a core; processes that need few begin at other cores."""
         cores: SimpleQueue[int] = SimpleQueue()
-        for core in cores_allowed():
+        first = os.getpid() % len(self._cores)
+        for core in self._cores[first:] + self._cores[:first]:
             cores.put(core)
-        self._at_once = cores.qsize()
-        self._workers = ThreadPoolExecutor(self._at_once, initializer=_stay_on_one_of, initargs=(cores,))
+        return ThreadPoolExecutor(len(self._cores), initializer=_stay_on_one_of, initargs=(cores,))
 
     def fill(
         self,
@@ -205,14 +210,15 @@ class FillingSession:
         """
         count = len(next(iter(each.values())))
         waiting = iter(range(count))
-        if count == 1 or self._at_once == 1:
+        at_once = min(len(self._cores), count)
+        if at_once == 1:
             self._fill(same, each, into, waiting)
             return
-        workers = [
-            self._workers.submit(self._fill, same, each, into, waiting) for _ in range(min(self._at_once, count))
-        ]
-        for worker in workers:
-            worker.result()
+        if self._of_process != os.getpid():  # the threads stayed with the parent
+            self._of_process, self._workers = os.getpid(), self._threads()
+        parts = [self._workers.submit(self._fill, same, each, into, waiting) for _ in range(at_once)]
+        for part in parts:
+            part.result()
 
     def _fill(
         self,

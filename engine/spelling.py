@@ -12,6 +12,11 @@ _WORD = re.compile(r"[^\W\d_]+")
 _AGAIN = re.compile(r"\b(\w+)(?: \1\b)+")
 #: Endings that make another word of one, which may lose an "e" by it, or double its last letter.
 _ENDINGS = ("s", "es", "ed", "d", "ing", "ly", "er", "ers", "y")
+#: "A" before a plural; a word on "ss", "us" or "is" is none.
+_A_FEW = re.compile(r"\ban? (?!series\b|fireworks\b|sports\b)\w+[^\Wsui]s\b")
+#: Words of fewer letters come more than once, and an ending is what follows so many.
+_TELLING = 4
+_ENDING = re.compile(r"(?<=\w{4})(?:s|ed|ing)$")
 #: Shorter than this nothing has an ending.
 _STEM = 3
 
@@ -24,16 +29,29 @@ class Words:
         known = words_of(texts)
         # Of a plural or "runs" the word without it is known, too.
         self._known = known | {word[:-1] for word in known if word.endswith("s") and len(word) > _STEM}
+        # A word with an ending takes no other: "sings" and "singing" make no "singings".
+        self._bare = {word for word in self._known if not any(stem in self._known for stem in _stems(word))}
 
     def know(self, text: str) -> bool:
         """Whether each word of an English text is one."""
-        return all(word in self._known or any(stem in self._known for stem in _stems(word)) for word in _words(text))
+        return all(word in self._known or any(stem in self._bare for stem in _stems(word)) for word in _words(text))
+
+    def flow(self, text: str) -> bool:
+        """Whether an English text, of words, says each thing once and has no "a" before more than one."""
+        told = [_ENDING.sub("", word) for word in _words(text) if len(word) >= _TELLING]
+        return not _A_FEW.search(text) and not any(
+            one.startswith(other) for place, other in enumerate(told) for one in told[:place] + told[place + 1 :]
+        )
 
 
 class AnyWords:
     """Where nobody can tell."""
 
     def know(self, text: str) -> bool:
+        """All of them."""
+        return True
+
+    def flow(self, text: str) -> bool:
         """All of them."""
         return True
 

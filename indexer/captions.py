@@ -22,7 +22,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from engine.eventless import has_event, known_of, told
+from engine.eventless import believed_of, has_event, known_of, told
 from engine.memory.base import Memory
 from engine.memory.captions import GENERATED, Said
 from engine.noise import NOISE
@@ -284,7 +284,8 @@ class _Captions:
                 return False
             said: dict[str, list[_Window]] = defaultdict(list)
             for (sha256, one), caption in zip(few, captions, strict=True):
-                one.caption = replace(caption, evidence=())  # which is not kept
+                seconds = one.heard.end_s - one.heard.start_s
+                one.caption = replace(believed_of(caption, seconds), evidence=())  # which is not kept
                 said[sha256].append(one)
             for sha256, windows in said.items():
                 self._write(sha256, windows)

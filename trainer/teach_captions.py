@@ -18,14 +18,14 @@ import torch
 
 from engine.bundle import Bundle
 from engine.encoders import OnnxEncoders, normalise
-from engine.errors import QueryError
+from engine.errors import AudioError, QueryError
 from engine.types import FloatArray
 from exporters.amend import amend
 from exporters.asking import hear
 from exporters.captioner import CaptionSettings, export_captioner
 from exporters.export import replacing
-from trainer.bridging import ASKED, Bridge, adapter, practised, shift, sigma_of_pairs
-from trainer.cache import save_array, write_atomic
+from trainer.bridging import ASKED, Bridge, adapter, as_asked, practised, shift, sigma_of_pairs
+from trainer.cache import save_array, save_arrays, write_atomic
 from trainer.caption_metrics import text_figures
 from trainer.captioner import CaptionerConfig, HeldOut, train
 from trainer.loop import Plan
@@ -69,18 +69,18 @@ def teach(lesson: Lesson, bundle: Bundle, out: Path) -> Mapping[str, Any]:
     torch.set_num_threads(1)  # matrices this small gain nothing by more, and the machine stays of use
     run = out.with_name(out.name + ".run")
     encoders = OnnxEncoders(bundle, "cpu")
-    vectors = _vectors(encoders, lesson.texts, run)
-    bridge, paired = _bridge(encoders, lesson)
+    bridge, paired = _bridge(encoders, lesson, run)  # first: it is soon told that they are of no use
+    vectors = _vectors(encoders, "vectors", lesson.texts, run)
     settings = CaptionSettings(_spoken(lesson.languages), sigma=bridge.sigma)
     held = np.random.default_rng(0).permutation(len(lesson.texts))[: min(HELD_OUT, len(lesson.texts) // 10)]
     rows = np.setdiff1d(np.arange(len(lesson.texts)), held)
     texts, taught, languages = [lesson.texts[n] for n in rows], vectors[rows], [lesson.languages[n] for n in rows]
+    looked_at = vectors[held]
     if lesson.bridging == "practice" and paired is not None:
-        upon = taught[np.random.default_rng(0).permutation(len(taught))[:_UPON]]
-        texts, taught = practised(texts, taught, paired.gaps, upon, settings.tau)
+        texts, taught, looked_at = _practised(run, texts, taught, looked_at, paired, settings.tau)
         languages = languages * (1 + ASKED)
-    config, judged = _config(lesson, bridge), _held_out(lesson, vectors, held.tolist())
-    decoder = train(texts, taught, config, run, languages=languages, held_out=judged)
+    judged = _held_out(lesson, looked_at, held.tolist())
+    decoder = train(texts, taught, _config(lesson, bridge), run, languages=languages, held_out=judged)
     if not out.exists():
         with replacing(out) as folder:  # killed while it is copied, it isn't there
             shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
@@ -88,26 +88,48 @@ def teach(lesson: Lesson, bundle: Bundle, out: Path) -> Mapping[str, Any]:
     space_id, common = bundle.manifest.space_id, paired.common if paired else None
     pieces = run / "tokenizer.json"
     section = export_captioner(decoder, pieces, space_id, settings, out, english=english, common=common)
-    amend(out, {"name": out.name, "captions": {"facts": _facts(lesson, bundle, section)}})
+    amend(out, {"name": out.name, "captions": {"facts": _facts(lesson, bundle, section, paired)}})
     return section
 
 
-def _facts(lesson: Lesson, bundle: Bundle, section: Mapping[str, Any]) -> dict[str, str]:
+def _practised(
+    run: Path, texts: list[str], vectors: FloatArray, held: FloatArray, paired: _Paired, tau: float
+) -> tuple[list[str], FloatArray, FloatArray]:
+    """Texts and vectors as they are practised, and those held out as they would be asked; kept beside the run.
+
+    By what they are made of: another machine's sums end in other digits, and a run goes on with what it began with.
+    """
+    made_of = (*texts, vectors.tobytes(), held.tobytes(), paired.gaps.tobytes(), repr((tau, ASKED, _UPON)))
+    path = run / f"practised-{_key(*made_of)}.npz"
+    if not path.is_file():
+        upon = vectors[np.random.default_rng(0).permutation(len(vectors))[:_UPON]]
+        _, taught = practised(texts, vectors, paired.gaps, upon, tau)
+        asked = as_asked(held, paired.gaps, upon, tau, np.random.default_rng(1))
+        halves = {"taught": taught.astype(np.float16), "asked": asked.astype(np.float16)}
+        write_atomic(path, lambda draft: save_arrays(draft, **halves))
+    with np.load(path) as kept:
+        return texts * (1 + ASKED), kept["taught"].astype(np.float32), kept["asked"].astype(np.float32)
+
+
+def _facts(lesson: Lesson, bundle: Bundle, section: Mapping[str, Any], paired: _Paired | None) -> dict[str, str]:
     """What the card says of this decoder, in place of what it said of another; the bundle's memory is the same."""
     before = bundle.manifest.extra.get("captions") or {}
     kept = {name: told for name, told in before.get("facts", {}).items() if name == "memory"}
+    noise = f"noise of {section['sigma']:.3g}"
+    gap = f", {lesson.bridging} by {len(paired.words)} pairs" if paired and lesson.bridging != "noise" else ""
     return kept | {
-        "decoder": f"{section['parameters']:,} parameters, {lesson.steps:,} steps, noise of {section['sigma']:.3g}",
+        "decoder": f"{section['parameters']:,} parameters, {lesson.steps:,} steps, {noise}{gap}",
         "learnt from": f"{len(lesson.texts):,} captions in {', '.join(_spoken(lesson.languages))}",
         "judged": "not yet: `earshot eval captions` does",
     }
 
 
 def _held_out(lesson: Lesson, vectors: FloatArray, rows: list[int]) -> HeldOut | None:
+    """The texts in ``rows``, of which ``vectors [rows, dim]`` are what the decoder is asked with."""
     if not rows:
         return None
     texts, languages = [lesson.texts[row] for row in rows], [lesson.languages[row] for row in rows]
-    return HeldOut(texts, vectors[rows], languages, _figures)
+    return HeldOut(texts, vectors, languages, _figures)
 
 
 def _figures(texts: Sequence[str], said: Sequence[str]) -> Mapping[str, float]:
@@ -127,16 +149,23 @@ def _spoken(languages: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(set(languages), key=lambda language: (-list(languages).count(language), language)))
 
 
-def _vectors(encoders: OnnxEncoders, texts: Sequence[str], run: Path) -> FloatArray:
+def _vectors(encoders: OnnxEncoders, name: str, texts: Sequence[str], run: Path) -> FloatArray:
     """The texts' unit vectors ``[n, dim]``, kept in float16 beside the run, by what they are of and in which space."""
-    key = hashlib.sha256("\0".join((encoders.space.space_id, *texts)).encode()).hexdigest()
-    path = run / f"vectors-{key[:12]}.npy"
-    if path.is_file():
-        return np.asarray(np.load(path), np.float32)
-    parts = [encoders.text.encode_text(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)]
-    found = np.concatenate(parts)
-    write_atomic(path, lambda draft: save_array(draft, found.astype(np.float16)))
-    return np.asarray(found.astype(np.float16), np.float32)
+    path = run / f"{name}-{_key(encoders.space.space_id, *texts)}.npy"
+    if not path.is_file():
+        parts = [encoders.text.encode_text(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)]
+        found = np.concatenate(parts)
+        write_atomic(path, lambda draft: save_array(draft, found.astype(np.float16)))
+    return np.asarray(np.load(path), np.float32)
+
+
+def _key(*of: str | bytes) -> str:
+    """A short name for what something is made of."""
+    digest = hashlib.sha256()
+    for one in of:
+        held = one.encode() if isinstance(one, str) else one
+        digest.update(len(held).to_bytes(8, "little") + held)
+    return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +186,12 @@ class _Paired:
         return np.asarray(self.sounds.mean(axis=0)) if len(self.sounds) >= PAIRS else None
 
 
-def _bridge(encoders: OnnxEncoders, lesson: Lesson) -> tuple[Bridge, _Paired | None]:
+def _bridge(encoders: OnnxEncoders, lesson: Lesson, run: Path) -> tuple[Bridge, _Paired | None]:
     """Noise, and from the pairs, if there are any, shift or adapter; what noise they would say is printed."""
     noise = NOISE if lesson.noise is None else lesson.noise
     if lesson.pairs is None:
         return Bridge(noise), None
-    paired = _paired(encoders, lesson, lesson.pairs)
+    paired = _paired(encoders, lesson, lesson.pairs, run)
     estimate = sigma_of_pairs(paired.sounds[:PAIRS], paired.words[:PAIRS])
     print(f"noise {noise:.3g}; estimated from the pairs: {estimate:.3g}", flush=True)
     if lesson.bridging == "shift":
@@ -173,12 +202,34 @@ def _bridge(encoders: OnnxEncoders, lesson: Lesson) -> tuple[Bridge, _Paired | N
     return Bridge(noise), paired
 
 
-def _paired(encoders: OnnxEncoders, lesson: Lesson, pairs: Path) -> _Paired:
-    """Captioned sounds, no more of them than are needed, in random order. Raises ``QueryError`` for fewer than two."""
+def _paired(encoders: OnnxEncoders, lesson: Lesson, pairs: Path, run: Path) -> _Paired:
+    """Captioned sounds, no more of them than are needed, in random order; those that can't be heard are told and left
+    out. Raises ``QueryError`` for fewer than two.
+    """
     clips = [clip for clip in read_data(pairs).examples if clip.captions and not clip.member]
-    if len(clips) < 2:
-        raise QueryError(f"{len(clips)} captioned sounds in {pairs}", f"{PAIRS}, better more", "name others")
     clips = [clips[number] for number in np.random.default_rng(0).permutation(len(clips))]  # lists come sorted
     clips = clips[:PAIRS] if lesson.bridging == "noise" else clips
-    sounds = normalise(np.stack([vectors.mean(axis=0) for vectors in hear(encoders, [clip.audio for clip in clips])]))
-    return _Paired(sounds, encoders.text.encode_text([clip.captions[0].text for clip in clips]))
+    words = [clip.captions[0].text for clip in clips]
+    heard = _heard(encoders, [clip.audio for clip in clips], run)
+    known = np.flatnonzero(heard.any(axis=1))
+    if len(known) < 2:
+        raise QueryError(f"{len(known)} captioned sounds in {pairs}", f"{PAIRS}, better more", "name others")
+    if len(known) < PAIRS:
+        print(f"{len(known)} pairs are few: {PAIRS}, better more, tell what lies between sounds and words", flush=True)
+    return _Paired(heard[known], _vectors(encoders, "words", [words[row] for row in known], run))
+
+
+def _heard(encoders: OnnxEncoders, paths: Sequence[Path], run: Path) -> FloatArray:
+    """Sounds' unit vectors ``[n, dim]``, kept beside the run by path, size and time; zeros where one can't be heard."""
+    stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else path for path in paths]
+    file = run / f"sounds-{_key(encoders.space.space_id, *map(repr, stamps))}.npy"
+    if not file.is_file():
+        found = np.zeros((len(paths), encoders.space.dim), np.float32)
+        for row, path in enumerate(paths):
+            try:
+                [windows] = hear(encoders, [path])
+                found[row] = normalise(windows.mean(axis=0, keepdims=True))[0]
+            except (AudioError, OSError) as error:
+                print(f"left out {path}: {error}", flush=True)
+        write_atomic(file, lambda draft: save_array(draft, found))
+    return np.asarray(np.load(file))

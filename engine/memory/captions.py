@@ -174,6 +174,8 @@ class ShippedCaptions:
         shape = self._vectors.shape
         if shape != (len(self._texts), dim) or len(self._languages) != len(self._texts):
             raise BundleError(f"{path} of {len(self._texts)} texts, vectors {list(shape)}", f"[n, {dim}]", _PULL)
+        if not np.isfinite(self._vectors).all():
+            raise BundleError(f"{path} with NaN or infinity", "unit vectors", _PULL)
 
     def __len__(self) -> int:
         return len(self._texts)

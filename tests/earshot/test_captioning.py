@@ -221,6 +221,26 @@ def test_short_and_muffled_noise_is_no_event_either(tmp_path: Path) -> None:
     assert len(kept) == 5
 
 
+def test_of_less_than_can_be_told_nothing_is_sure(tmp_path: Path) -> None:
+    """Repeated to fill a window, noise of a few milliseconds is a tone."""
+    sounds, library = tmp_path / "sounds", tmp_path / "library"
+    sounds.mkdir()
+    chance = np.random.default_rng(7)
+    for size in (40, 100, 128, 300):
+        soundfile.write(sounds / f"{size}.wav", 0.1 * np.clip(chance.standard_normal(size), -3, 3), 16_000)
+    run = CliRunner().invoke
+    found = run(app, ["caption", str(sounds), "--json", "--library", str(library)])
+    assert found.exit_code == 0, found.output
+    told = {Path(one["path"]).stem: one["moments"][0] for one in json.loads(found.stdout)}
+    assert told.pop("300")["caption"] == "steady noise"
+    assert all(moment["unsure"] for moment in told.values()), told
+    assert run(app, ["index", str(sounds), "--caption", "--library", str(library)]).exit_code == 0
+    with Library(library) as opened:
+        kept = {Path(one.paths[0]).stem: [run.unsure for run in one.moments] for one in opened.captions()}
+    assert kept.pop("300") == [False]
+    assert all(all(unsure) for unsure in kept.values()), kept
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a priority of its own")
 def test_the_threads_of_a_captioner_on_ingest_give_way(tmp_path: Path) -> None:
     def threads() -> dict[str, int]:

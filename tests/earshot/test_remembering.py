@@ -341,6 +341,9 @@ def test_captions_that_come_with_a_bundle(tmp_path: Path):
     for dim in (31, 33):
         with pytest.raises(BundleError, match=r"expected \[n, "):
             ShippedCaptions(tmp_path / "memory.npz", dim)
+    vectors[1, 3] = np.nan
+    with pytest.raises(BundleError, match="NaN or infinity"):
+        ShippedCaptions(shipped(tmp_path / "memory.npz", vectors, texts), 32)
     (tmp_path / "memory.npz").write_bytes(b"nothing")
     with pytest.raises(BundleError, match="texts, languages and vectors"):
         ShippedCaptions(tmp_path / "memory.npz", 32)

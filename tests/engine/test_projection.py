@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import projection
-from engine.errors import QueryError
+from engine.errors import BundleError, QueryError
 from engine.projection import GRAPH, laid_out, nearest, project, project_nearest, tail_share
 from engine.session import FillingSession
 from engine.types import FloatArray
@@ -116,6 +117,34 @@ def test_however_many_cores_share_the_blocks(monkeypatch: pytest.MonkeyPatch, co
     found = project(heard, texts, 0.02, renormalise=False)
     for number, sound in enumerate(heard):
         np.testing.assert_allclose(found.points[number], _slow(sound, texts, 0.02)[0], atol=1e-5)
+
+
+def test_two_threads_may_project_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.projection.BLOCK", 16 * 50)
+    laid, heard = laid_out(_units(7, 2_010, 16)), _units(8, 40, 16)
+    alone = [project(sound[None], laid, 0.02).points[0] for sound in heard]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda sound: project(sound[None], laid, 0.02).points[0], heard))
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_a_graph_that_takes_something_else_is_named() -> None:
+    blocks, into = np.zeros((3, 9, 5), np.float16), np.zeros((3, 2, 5), np.float32)
+    sounds, zeros = np.zeros((2, 7), np.float32), np.zeros((2, 1), np.float32)
+    with pytest.raises(BundleError, match=r"a graph that fails on sounds \[2, 7\].*captions \[9, 5\]"):
+        FillingSession(GRAPH).fill({"sounds": sounds, "zeros": zeros}, {"captions": blocks}, {"logits": into})
+
+
+def test_what_is_no_vector_is_refused() -> None:
+    texts, sounds = _units(1, 20), _units(2, 3)
+    for wrong in (sounds[0], sounds[:, :7]):
+        with pytest.raises(QueryError, match=r"expected \[n, 8\]"):
+            project(wrong, texts, 0.02)
+    for value in (np.nan, np.inf):
+        texts[3, 2] = value
+        with pytest.raises(QueryError, match="NaN or infinity"):
+            project(sounds, texts, 0.02)
+    assert project(sounds.astype(np.float64), _units(1, 20), 0.02).points.dtype == np.float32
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

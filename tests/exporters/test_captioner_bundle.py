@@ -18,6 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from earshot.commands import app
+from engine.beams import Hypothesis
 from engine.bundle import STARTER_DIR, Calibration, open_bundle
 from engine.captioner import Captioner
 from engine.encoders import OnnxEncoders
@@ -118,6 +119,14 @@ def _edit(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(manifest))
 
 
+def _curve_of_nearest(folder: Path) -> Calibration:
+    """By which a decoder is believed that has no curve of its own."""
+    part = open_bundle(folder).manifest.captioner
+    assert part is not None
+    assert part.nearest is not None
+    return part.nearest
+
+
 def _sounds(encoders: OnnxEncoders, n: int) -> FloatArray:
     t = np.arange(encoders.space.window_samples) / encoders.space.sample_rate_hz
     windows = np.stack([0.3 * np.sin(2 * np.pi * 100 * (number + 1) * t * t) for number in range(n)])
@@ -154,7 +163,7 @@ def test_what_is_remembered_is_said_where_it_tells_more_than_the_decoder(
     sound = memory.vectors[:1]
     caption = _captioner(folder, encoders, memory).caption_events(sound)[0]
     assert (caption.text, caption.unsure) == ("a dog barks", False)
-    assert caption.score == pytest.approx(encoders.calibration["text"].relevance(1.0), abs=1e-4)
+    assert caption.score == pytest.approx(_curve_of_nearest(folder).relevance(1.0), abs=1e-3)
     assert _captioner(folder, encoders, memory, language="fra").caption_events(sound)[0].text in ("un chien aboie",)
     quiet = ["complete silence, nothing can be heard", "silence"]
     nothing = Memory(encoders.text.encode_text(quiet), quiet)
@@ -173,6 +182,30 @@ def test_a_caption_of_words_that_nobody_knows_is_unsure(
     monkeypatch.setattr(captioner, "_text", lambda _: "a dog barks")
     caption = captioner.caption_events(encoders.text.encode_text(["a dog barks"]))[0]
     assert (caption.text, caption.unsure) == ("a dog barks", not sure)
+
+
+def test_of_beams_one_that_says_a_thing_twice_is_the_last_resort(
+    folder: Path, encoders: OnnxEncoders, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = anchors_in(open_bundle(folder), "caption_anchors.npz")
+    np.savez_compressed(folder / "caption_anchors.npz", **{**kept, "words": np.array("a dog barks and")})
+    said = iter(["a dog barks and barks", "a dog barks"])
+    captioner = _captioner(folder, encoders, memory, beams=2)
+    sound = encoders.text.encode_text(["a dog barks and barks"])
+    monkeypatch.setattr(captioner, "_text", lambda _: next(said))
+    assert captioner.caption_events(sound)[0].text == "a dog barks"
+    said = iter(["a dog barks and barks"] * 2)
+    assert captioner.caption_events(sound)[0].text == "a dog barks and barks"
+
+
+def test_what_is_remembered_is_spelt_as_it_was(folder: Path, encoders: OnnxEncoders, monkeypatch: pytest.MonkeyPatch):
+    """A word twice in a row is a slip of the decoder's, unless somebody wrote so."""
+    texts = ["a dog going woof woof", "rain"]
+    captioner = _captioner(folder, encoders, Memory(encoders.text.encode_text(texts), texts))
+    spelt = iter(["a  dog going woof woof", "a dog dog"])
+    monkeypatch.setattr(captioner._tokenizer, "text", lambda _: next(spelt))
+    hypothesis = Hypothesis((), 0.0)
+    assert [captioner._text(hypothesis), captioner._text(hypothesis)] == ["a dog going woof woof", "a dog"]
 
 
 def test_what_sounds_have_in_common_is_kept_and_told_apart(
@@ -277,7 +310,7 @@ def test_strategies_put_other_points_into_words(made: Path, encoders: OnnxEncode
     np.testing.assert_array_equal(points["nearest"], memory.vectors[cosines.argmax()])
     weights = np.exp((cosines - cosines.max()) / 0.01)
     point = weights @ memory.vectors / weights.sum()
-    np.testing.assert_allclose(points["projection"], point / np.linalg.norm(point), atol=1e-5)
+    np.testing.assert_allclose(points["projection"], point / np.linalg.norm(point), atol=1e-3)
 
 
 def test_a_caption_is_believed_as_its_own_curve_says(
@@ -297,7 +330,7 @@ def test_a_caption_is_believed_as_its_own_curve_says(
         cosine = float(encoders.text.encode_text([caption.text])[0] @ vector)
         assert caption.score == pytest.approx(curve.relevance(cosine), abs=1e-5)
         assert caption.unsure == (caption.score < curve.cutoff)
-        assert before.score == pytest.approx(encoders.calibration["text"].relevance(cosine), abs=1e-5)
+        assert before.score == pytest.approx(_curve_of_nearest(made).relevance(cosine), abs=1e-5)
 
 
 def test_the_nearest_caption_is_believed_as_its_own_curve_says(folder: Path, memory: Memory) -> None:
@@ -368,7 +401,7 @@ def test_evidence_is_what_was_projected_upon_and_the_memory_is_asked_once(
         assert [(o.text, o.language, o.source) for o in caption.evidence] == [
             (o.text, o.language, o.source) for o in near
         ]
-        np.testing.assert_allclose([o.score for o in caption.evidence], [o.score for o in near], atol=1e-5)
+        np.testing.assert_allclose([o.score for o in caption.evidence], [o.score for o in near], atol=1e-3)
 
 
 def test_a_large_memory_is_projected_upon_by_its_nearest(
@@ -377,13 +410,13 @@ def test_a_large_memory_is_projected_upon_by_its_nearest(
     sound = _sounds(encoders, 1)
     exact = _captioner(made, encoders, memory)._points(sound)[0]
     monkeypatch.setattr("engine.captioner.MOST_EXACT", 3)
-    np.testing.assert_allclose(_captioner(made, encoders, memory)._points(sound)[0], exact, atol=1e-5)
+    np.testing.assert_allclose(_captioner(made, encoders, memory)._points(sound)[0], exact, atol=1e-3)
     for nearest in (len(TEXTS), 2):
         monkeypatch.setattr("engine.captioner.NEAREST", nearest)
         captioner = _captioner(made, encoders, memory)
         bound = captioner.caption(sound)[0].bound
         error = float(np.linalg.norm(captioner._points(sound)[0] - exact))
-        assert error <= bound + 1e-5
+        assert error <= bound + 1e-3  # all are projected upon as float16
         assert (bound == 0) == (nearest == len(TEXTS))  # all were asked
 
 

@@ -99,7 +99,7 @@ def test_texts_as_asked_are_projected_without_what_says_the_same() -> None:
     for number, text in enumerate(texts):
         others = np.delete(memory, [4, 9][number], axis=0) if number < 2 else memory
         moved = (text + gap[0]) / np.linalg.norm(text + gap[0])
-        np.testing.assert_allclose(found[number], project(moved[None], others, 0.05).points[0], atol=1e-5)
+        np.testing.assert_allclose(found[number], project(moved[None], others, 0.05).points[0], atol=1e-3)
     np.testing.assert_allclose(as_asked(texts[:1], gap, memory[[4]], 0.05, chance), memory[[4]], atol=1e-5)
 
 
@@ -122,5 +122,5 @@ def test_texts_as_asked_lie_where_the_gaps_of_the_pairs_put_them() -> None:
     moved = texts[:, None] + gaps
     points = project((moved / np.linalg.norm(moved, axis=2, keepdims=True)).reshape(-1, 12), memory, 0.1).points
     apart = np.linalg.norm(points.reshape(600, 3, 12) - found[:, None], axis=2)
-    assert apart.min(axis=1).max() < 1e-5
+    assert apart.min(axis=1).max() < 5e-3  # the engine has captions as float16
     assert set(np.unique(apart.argmin(axis=1))) == {0, 1, 2}

@@ -108,11 +108,20 @@ def test_every_way_moves_texts_as_it_says(tables: Tables) -> None:
 def test_what_was_said_is_kept(tables: Tables) -> None:
     first = tables.score("baseline", "projection", seeds=(1,))
     assert len(first.cider) == len(tables.ways.work.held)
-    [path] = (tables.ways.work.out / "said").glob("baseline-0-1-projection*")
+    [path] = (tables.ways.run_of("baseline", 1, 0) / "said").glob("projection*")
     before = path.stat().st_mtime_ns
     again = tables.score("baseline", "projection", seeds=(1,))
     assert path.stat().st_mtime_ns == before
     assert again.cider.tolist() == first.cider.tolist()
+
+
+def test_what_another_memory_says_is_asked_anew(tables: Tables) -> None:
+    """Of as many captions."""
+    told = tables.ways.run_of("baseline", 1, 0) / "said"
+    tables.score("baseline", "nearest", seeds=(1,))
+    before = set(told.iterdir())
+    tables.score("baseline", "nearest", seeds=(1,), memory=tables.memory[::-1])
+    assert len(set(told.iterdir()) - before) == 1
 
 
 def test_a_decoder_of_the_papers_size_is_judged_beside_a_small_one(tables: Tables, monkeypatch: pytest.MonkeyPatch):

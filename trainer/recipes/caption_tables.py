@@ -5,6 +5,7 @@ Figures are means over seeds; intervals come from drawing clips again, each with
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -97,11 +98,11 @@ class Tables:
         held = memory if memory is not None else self.memory
         told = []
         for seed in seeds or self.ways.work.seeds:
-            used = sigma if "noise" in way else 0.0
-            name = f"{way}-{used:g}-{seed}-{decoding}-{tau:g}-{len(held)}-{renormalise}".replace(" ", "")
-            path = self.ways.work.out / ("said" if self.ways.size == "small" else "said-full") / f"{name}.json"
+            learnt, run = self.ways.decoder(way, seed, sigma), self.ways.run_of(way, seed, sigma)
+            asked = hashlib.sha256((run / "best.pt").read_bytes() + self.sounds.tobytes() + held.tobytes())
+            name = f"{decoding}-{tau:g}-{len(held)}-{renormalise}-{asked.hexdigest()[:12]}.json"
+            path = run / "said" / name
             if not path.is_file():
-                learnt = self.ways.decoder(way, seed, sigma)
                 said = self.ways.said(learnt, decoding, self.sounds, held, tau, renormalise)
                 write_atomic(path, lambda draft, said=said: draft.write_text(json.dumps(said), encoding="utf-8"))  # type: ignore[misc]
             told.append(json.loads(path.read_text(encoding="utf-8")))

@@ -5,7 +5,7 @@ The decoders learn from captions that people wrote (``audiocaps.csv``): for figu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -75,6 +75,7 @@ class Ways:
 
     work: Work
     size: Literal["small", "full"] = "small"
+    learnt: dict[Path, tuple[CaptionDecoder, Bridge]] = field(default_factory=dict, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -116,14 +117,19 @@ class Ways:
         return Bridge(noise)
 
     def decoder(self, way: str, seed: int, sigma: float = NOISE) -> tuple[CaptionDecoder, Bridge]:
-        """A learnt decoder, and its bridge without noise."""
+        """A learnt decoder, and its bridge without noise. Raises ``TrainingError`` where it learnt something else."""
         bridge = self.bridge(way, sigma)
-        folder = self.folder / f"{way.replace(' ', '')}-{bridge.sigma:g}-{seed}"
-        if not (folder / "best.pt").is_file():
+        folder = self.run_of(way, seed, sigma)
+        if folder not in self.learnt:
             texts, vectors = self.practised if way == "practice" else self.captions
             config = (small if self.size == "small" else full)(bridge, seed)
             train(texts, vectors, config, folder, tokenizer=self.tokenizer)
-        return load(folder), Bridge(0.0, bridge.matrix, bridge.offset)
+            self.learnt[folder] = load(folder), Bridge(0.0, bridge.matrix, bridge.offset)
+        return self.learnt[folder]
+
+    def run_of(self, way: str, seed: int, sigma: float) -> Path:
+        """Where a decoder lies."""
+        return self.folder / f"{way.replace(' ', '')}-{sigma if 'noise' in way else 0:g}-{seed}"
 
     def said(
         self,

@@ -7,7 +7,8 @@ of decoding is worth on held-out clips), ``full`` (the same of a decoder of the 
 decoder of the starter), ``choices`` (how these are best asked), ``trust`` (how far its captions are to be believed, in
 each language; of any bundle with a captioner and a memory), ``verdict`` (what these say of the dev split), ``noise``
 (which recordings are taken for steady noise).
-Vectors, decoders and captions are kept on disk, for each space: killed at any moment, the same command goes on.
+Where none are named, those that only print, but for ``full``. Vectors, decoders and captions are kept on disk, for
+each space: killed at any moment, the same command goes on.
 """
 
 from __future__ import annotations
@@ -251,6 +252,10 @@ STAGES = {
 }
 
 
+#: What is worked out where nothing is asked for: nothing that takes an hour, or writes to a bundle.
+PRINTING = ("learn", "tables", "choices", "noise")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the recipe. Raises ``DataMissingError`` where the data is not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -258,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/captions"), help="where vectors and decoders go")
     parser.add_argument("--bundle", type=Path, default=Path("engine/starter"), help="whose towers, and where to ship")
     parser.add_argument("--seeds", type=int, default=3, help="how many decoders are learnt in each way")
-    parser.add_argument("--stages", nargs="+", choices=[*STAGES], default=[*STAGES], help="only these, in order")
+    parser.add_argument("--stages", nargs="+", choices=[*STAGES], default=[*PRINTING], help="these, in order")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for stage in chosen.stages:
