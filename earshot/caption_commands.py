@@ -144,7 +144,7 @@ class FormatChoice(StrEnum):
 def captions(
     form: Annotated[
         FormatChoice,
-        typer.Option("--format", help="A row a moment; a list of sounds; or NAME.caption.txt beside each sound."),
+        typer.Option("--format", help="A row a moment; a list of sounds; or NAME.EXT.caption.txt beside each sound."),
     ] = FormatChoice.csv,
     out: Annotated[
         Path | None,

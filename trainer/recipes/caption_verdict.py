@@ -24,10 +24,10 @@ from trainer.recipes.captions import Work, centres
 from trainer.references import Referenced
 
 PROTOCOL = (
-    "Asked once with each of four audio towers by the decoder before, and once by this one, on the dev split: English "
-    "captions of 223 recordings of 45 kinds, each from the mean of its windows, against four captions of its kind "
-    "written beforehand by the writer of the memory (a language model), who had only the kinds' names. No caption of "
-    "these is remembered or was learnt."
+    "Asked once with each of four audio towers by the decoder before, and twice by this one, the second time without "
+    "captions that say a thing twice; on the dev split: English captions of 223 recordings of 45 kinds, each from the "
+    "mean of its windows, against four captions of its kind written beforehand by the writer of the memory (a language "
+    "model), who had only the kinds' names. No caption of these is remembered or was learnt."
 )
 
 

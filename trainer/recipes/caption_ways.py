@@ -57,7 +57,7 @@ def small(bridge: Bridge, seed: int) -> CaptionerConfig:
 
 
 def full(bridge: Bridge, seed: int) -> CaptionerConfig:
-    """A decoder of the size of WSAC's, 29 million numbers, that learns as many steps: about an hour of one core."""
+    """A decoder of the size of WSAC's, 30 million numbers, that learns as many steps: half an hour of one core."""
     return replace(
         small(bridge, seed),
         width=768,

@@ -198,7 +198,7 @@ def tables(work: Work) -> None:
 
 
 def full(work: Work) -> None:
-    """Print what a decoder of the papers' size is worth beside a small one; it learns for about an hour."""
+    """Print what a decoder of the papers' size is worth beside a small one; it learns for half an hour."""
     from trainer.recipes.caption_tables import Tables
     from trainer.recipes.caption_ways import Ways
 
@@ -252,7 +252,7 @@ STAGES = {
 }
 
 
-#: What is worked out where nothing is asked for: nothing that takes an hour, or writes to a bundle.
+#: What is worked out where nothing is asked for: nothing that takes half an hour, or writes to a bundle.
 PRINTING = ("learn", "tables", "choices", "noise")
 
 
