@@ -119,5 +119,6 @@ def _table(figures: list[Figure]) -> Table:
     table = Table("measure", "value", "95 % interval", "clips", box=None, pad_edge=False, header_style="bold")
     for one in figures:
         interval = f"{one.low:.3f} to {one.high:.3f}" if one.low < one.high else ""
-        table.add_row(one.name, f"{one.value:.3f}".removesuffix(".000") if one.value > 1 else f"{one.value:.3f}", interval, str(one.count))
+        value = f"{one.value:.0f}" if one.name == "vocabulary" else f"{one.value:.3f}"
+        table.add_row(one.name, value, interval, str(one.count))
     return table

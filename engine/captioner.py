@@ -256,10 +256,9 @@ class Captioner:
 
         None where all are of it, or too many to look through them once more.
         """
-        if not 0 < len(self._spoken) <= min(_MOST_SPOKEN, len(self._captions) - 1):
+        if self._spoken_vectors is None:
             return None
-        assert self._vectors is not None
-        alike = vectors @ self._vectors.rows(self._spoken).T
+        alike = vectors @ self._spoken_vectors.T
         best = np.argsort(-alike, axis=1, kind="stable")[:, :EVIDENCE]
         return self._spoken[best], np.take_along_axis(alike, best, 1)
 
@@ -272,6 +271,7 @@ class Captioner:
         """All vectors remembered ``[N, dim]``; None where there are too many, or where none are needed."""
         self._captions: list[Said] = []
         self._spoken = np.empty(0, np.int64)
+        self._spoken_vectors: FloatArray | None = None
         self._count = count = 0 if self._memory is None else self._memory.count()
         if self.strategy != "audio" and not count:
             raise nothing_remembered()
@@ -288,6 +288,8 @@ class Captioner:
         self._captions = captions
         spoken = languages_told(self.language, {one.language for one in self._captions})
         self._spoken = np.flatnonzero([one.language in spoken for one in self._captions])
+        if 0 < len(self._spoken) <= min(_MOST_SPOKEN, len(captions) - 1):
+            self._spoken_vectors = vectors[self._spoken]
         return laid_out(vectors)
 
     def _text(self, hypothesis: Hypothesis) -> str:
