@@ -209,8 +209,10 @@ def test_projection_in_a_library(benchmark, tmp_path: Path, monkeypatch: pytest.
     bundle, count = open_bundle("starter"), 2_000 if benchmark.disabled else 100_000
     if bundle.manifest.captioner is None:
         pytest.skip("the starter has no decoder yet")
-    with Library(tmp_path / "library", encoders=_Towers(bundle, count), create=True) as library:
+    towers = _Towers(bundle, count)
+    with Library(tmp_path / "library", encoders=towers, create=True) as library:
         library.remember(map(str, range(count)), lang="eng")
+    with Library(tmp_path / "library", encoders=towers) as library:  # what was written is settled
         captioner = Captioner(bundle, library.encoders, OfLibrary(library), strategy="projection", device="cpu")
         sounds = heard_by(bundle)[:1]
         points, [evidence], [bound] = captioner._points(sounds)
