@@ -168,7 +168,7 @@ def caption_file(
 
     from engine.audio import open_clip
     from engine.encoders import encode_windows
-    from engine.eventless import believed_of, looked_at, told
+    from engine.eventless import looked_at, told, unsure_if_short
     from engine.moments import Stretch, alike_from, settled, stretches
     from engine.windows import cut
 
@@ -183,7 +183,7 @@ def caption_file(
         return (
             told(one.eventless, captioner.language)
             if one.eventless
-            else believed_of(next(captions), one.end_s - one.start_s)
+            else unsure_if_short(next(captions), one.end_s - one.start_s)
             for one in some
         )
 

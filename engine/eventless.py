@@ -125,7 +125,7 @@ def told(kind: Nothing, language: str, score: float = 1.0) -> Caption:
     return Caption(NO_EVENT[known][kind == NOISE], score, known)
 
 
-def believed_of(caption: Caption, seconds: float) -> Caption:
+def unsure_if_short(caption: Caption, seconds: float) -> Caption:
     """A caption of an event of that length: of one too short to tell noise from a tone it is unsure."""
     return replace(caption, unsure=True) if seconds < SHORTEST_S else caption
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import permutations
 
 _WORD = re.compile(r"[^\W\d_]+")
 _AGAIN = re.compile(r"\b(\w+)(?: \1\b)+")
@@ -39,9 +40,7 @@ class Words:
     def flow(self, text: str) -> bool:
         """Whether an English text, of words, says each thing once and has no "a" before more than one."""
         told = [_ENDING.sub("", word) for word in _words(text) if len(word) >= _TELLING]
-        return not _A_FEW.search(text) and not any(
-            one.startswith(other) for place, other in enumerate(told) for one in told[:place] + told[place + 1 :]
-        )
+        return not _A_FEW.search(text) and not any(one.startswith(other) for one, other in permutations(told, 2))
 
 
 class AnyWords:

@@ -22,7 +22,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from engine.eventless import believed_of, has_event, known_of, told
+from engine.eventless import has_event, known_of, told, unsure_if_short
 from engine.memory.base import Memory
 from engine.memory.captions import GENERATED, Said
 from engine.noise import NOISE
@@ -285,7 +285,7 @@ class _Captions:
             said: dict[str, list[_Window]] = defaultdict(list)
             for (sha256, one), caption in zip(few, captions, strict=True):
                 seconds = one.heard.end_s - one.heard.start_s
-                one.caption = replace(believed_of(caption, seconds), evidence=())  # which is not kept
+                one.caption = replace(unsure_if_short(caption, seconds), evidence=())  # which is not kept
                 said[sha256].append(one)
             for sha256, windows in said.items():
                 self._write(sha256, windows)

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import projection
 from engine.errors import BundleError, QueryError
 from engine.projection import GRAPH, laid_out, nearest, project, project_nearest, tail_share
 from engine.session import FillingSession
@@ -148,17 +147,21 @@ def test_what_is_no_vector_is_refused() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_child_projects_as_its_parent_did() -> None:
+def test_a_child_projects_as_its_parent_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose threads have worked already: there are blocks for several."""
+    monkeypatch.setattr("engine.projection.BLOCK", 8 * 10)
+    graph = FillingSession(GRAPH)
+    monkeypatch.setattr("engine.projection._graph", lambda: graph)
     texts, heard = _units(7, 200), _units(8, 3)
     mine = project(heard, texts, 0.02).points
     child = get_context("fork").Process(target=_same_or_fail, args=(heard, texts, mine))
     child.start()
     child.join(30)
+    child.kill()
     assert child.exitcode == 0
 
 
 def _same_or_fail(heard: FloatArray, texts: FloatArray, mine: FloatArray) -> None:
-    projection.BLOCK = 8 * 10
     np.testing.assert_allclose(project(heard, texts, 0.02).points, mine, atol=1e-6)
 
 
@@ -206,7 +209,7 @@ def test_of_equal_captions_the_first_are_told(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("tau", [1e-320, 1e-300, 1e300])
 def test_any_positive_temperature_is_one(tau: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the first block's largest is so much less than the largest that weights overflow beside it."""
+    """Also where cosines are so far apart, in units of it, that no first guess at where weights are one holds."""
     monkeypatch.setattr("engine.projection.BLOCK", 8 * 10)
     texts, sounds = _units(1, 50), _units(2, 3)
     near = project_nearest(texts @ sounds[0], texts, 50, tau, renormalise=False)

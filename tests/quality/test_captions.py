@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from earshot import foley_indoors as indoors
 from earshot import foley_outdoors as outdoors
-from earshot.captioning import OfBundle, captioner_of
+from earshot.captioning import OfBundle, caption_file, captioner_of
 from earshot.models import load_encoders
 from earshot.synth import Sound
 from engine.captioner import Captioner
@@ -95,3 +97,15 @@ def test_other_languages_are_told_the_nearest_remembered(encoders: OnnxEncoders,
     assert nothing.language == something.language == language
     assert re.search(DOGS[language], something.text, re.IGNORECASE), something
     assert nothing.text == NO_EVENT[language][0]
+
+
+@pytest.mark.parametrize("coded", ["noise.ogg", "noise.mp3"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_coded_noise_is_told_as_noise(
+    encoders: OnnxEncoders, captioner: Captioner, coded: str, seed: int, tmp_path: Path
+):
+    """A codec's frames are something that happens, but no event of which to invent a name."""
+    noise = 0.2 * np.random.default_rng(seed).standard_normal(6 * 44_100)
+    soundfile.write(tmp_path / coded, np.clip(noise, -1, 1), 44_100)
+    for moment in caption_file(tmp_path / coded, encoders, captioner):
+        assert re.search("noise|hiss|static", moment.caption.text), moment
